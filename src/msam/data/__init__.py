@@ -1,0 +1,32 @@
+"""Datasets: one file each; the folder is the registry."""
+
+from collections.abc import Callable
+from typing import cast
+
+from msam import _registry
+from msam.data._loaders import Dataset, Split, TensorSplit
+
+__all__ = ["Dataset", "Split", "TensorSplit", "load", "names"]
+
+
+def load(name: str) -> Callable[..., Dataset]:
+    """Return the dataset function called `name`: of this folder, or of any importable module (`"my_lab.foo"`).
+
+    The function's keyword-only parameters are the dataset's configuration.
+
+    Raises:
+        ValueError: if there is none, with the nearest known name.
+
+    >>> load("dial").__name__
+    'dial'
+    """
+    module = _registry.module(__name__, "dataset", name)
+    function = getattr(module, name.rpartition(".")[2], None)
+    if not callable(function):
+        raise ValueError(f"Module {module.__name__} must define a function {name.rpartition('.')[2]}(...) -> Dataset.")
+    return cast(Callable[..., Dataset], function)
+
+
+def names() -> list[str]:
+    """Return the names of the datasets of this folder."""
+    return _registry.names(__name__)

@@ -1,0 +1,118 @@
+"""The form every dataset takes, and the order in which its samples come."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from msam.types import Batch
+
+
+class Split(Protocol):
+    """One part of a dataset: indexed by a list of sample numbers, it gives a batch."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        ...
+
+    def __getitem__(self, index: Sequence[int]) -> Batch:
+        """Return the samples `index` as one batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class TensorSplit:
+    """A split that lies in memory.
+
+    Attributes:
+        inputs: modality -> `(n, ...)`.
+        target: `(n,)` or `(n, K)`.
+    """
+
+    inputs: dict[str, Tensor]
+    target: Tensor
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __getitem__(self, index: Sequence[int]) -> Batch:
+        rows = torch.as_tensor(index)
+        return Batch({name: value[rows] for name, value in self.inputs.items()}, self.target[rows])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset ready to train on.
+
+    Attributes:
+        name: its registry name.
+        train: what is trained on.
+        valid: held out of train; every choice is made on it.
+        test: read by the report alone.
+        num_classes: number of classes.
+        shapes: modality -> shape of one sample's input; its order is the order of modalities.
+        encoders: modality -> name of the encoder in `msam.models.encoders` that suits it.
+        fingerprint: sha256 of the content, which goes into every run's record.
+        classes: names of the classes, or empty.
+        facts: what else is known, e.g. exact Bayes accuracies.
+    """
+
+    name: str
+    train: Split
+    valid: Split
+    test: Split
+    num_classes: int
+    shapes: Mapping[str, tuple[int, ...]]
+    encoders: Mapping[str, str]
+    fingerprint: str
+    classes: tuple[str, ...] = ()
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, in order."""
+        return tuple(self.shapes)
+
+
+def fingerprint(*splits: TensorSplit) -> str:
+    """Return the sha256 of the content of in-memory splits: names, shapes, types and bytes."""
+    digest = hashlib.sha256()
+    for split in splits:
+        for name, value in [*split.inputs.items(), ("target", split.target)]:
+            digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def shuffled(split: Split, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
+    """Return the batches of one training epoch as lists of sample numbers.
+
+    The order depends on `(seed, epoch)` alone, so that a resumed run finds it again. A last batch of one sample
+    joins the batch before it: batch statistics of one sample do not exist.
+
+    >>> shuffled(TensorSplit({}, torch.zeros(5)), 2, seed=0, epoch=1)[-1].__len__()
+    3
+    """
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    return in_chunks(torch.randperm(len(split), generator=generator).tolist(), batch_size)
+
+
+def in_chunks(order: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Cut `order` into batches; a last batch of one sample joins the one before it.
+
+    >>> in_chunks([0, 1, 2, 3, 4], 2)
+    [[0, 1], [2, 3, 4]]
+    """
+    chunks = [list(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
+    if len(chunks) > 1 and len(chunks[-1]) == 1 < batch_size:
+        chunks[-2:] = [chunks[-2] + chunks[-1]]
+    return chunks
+
+
+def batches(split: Split, order: Iterable[Sequence[int]]) -> Iterator[Batch]:
+    """Yield the batches of `split` in the given order."""
+    for index in order:
+        yield split[index]

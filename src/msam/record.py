@@ -1,0 +1,170 @@
+"""One run = one JSON-lines file: a header, its steps and epochs, an end.
+
+Line kinds, in the field `kind`:
+
+    header  config, versions, host, data fingerprint, modalities, passes, started
+    step    step, epoch, loss, contributions, dominant, share, radius
+    epoch   epoch, steps, loss, seconds, train / valid / test (metrics of the protocol)
+    end     status, seconds, steps, epochs, passes_per_step, seconds_per_step, weights (sha256)
+
+A line is written whole or not at all. `read` knows an unfinished last line (a killed process) from a damaged file.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+VOLATILE = ("started", "finished", "seconds", "seconds_per_step", "host")
+"""Names of fields, at any depth, that differ between two equal runs: time and host."""
+
+
+class Writer:
+    """Append lines to a record; every line is on disk, whole, when `write` returns.
+
+    Arguments:
+        path: the record. It must not exist, unless `keep` says how much of it to go on from.
+        keep: number of bytes of an existing record to keep (what a checkpoint remembered); the rest is cut off.
+
+    Raises:
+        FileExistsError: if the record exists and `keep` is None.
+        ValueError: if the record is shorter than `keep`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, keep: int | None = None) -> None:
+        self.path = Path(path)
+        if keep is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "xb", buffering=0)  # noqa: SIM115 - closed by close()
+        else:
+            size = self.path.stat().st_size
+            if size < keep:
+                raise ValueError(
+                    f"Record {self.path} has {size} bytes but its checkpoint was written at {keep}: "
+                    "they are not of one run. Start the run anew in another folder."
+                )
+            self._file = open(self.path, "r+b", buffering=0)  # noqa: SIM115 - closed by close()
+            self._file.truncate(keep)
+            self._file.seek(keep)
+        self.position = self._file.tell()
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """Append one line.
+
+        Raises:
+            OSError: if it could not be written whole (a full disk, say); what the line had left in the file
+                is taken back, so that the lines before it stay a sound record.
+        """
+        line = json.dumps({"kind": kind, **fields}, allow_nan=True, separators=(",", ":")).encode() + b"\n"
+        try:
+            written = 0
+            while written < len(line):
+                written += self._file.write(line[written:])
+        except OSError as error:
+            self._file.truncate(self.position)
+            self._file.seek(self.position)
+            raise OSError(
+                error.errno,
+                f"Cannot write to record {self.path}: {error.strerror}. The record is sound up to its last whole "
+                "line; make room and go on with --resume.",
+            ) from error
+        self.position += len(line)
+
+    def sync(self) -> None:
+        """Force what was written onto the disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record as read back.
+
+    Attributes:
+        path: where it was read from.
+        header: the header line.
+        steps: the step lines, in order.
+        epochs: the epoch lines, in order.
+        end: the end line, or None for a run that has not finished.
+    """
+
+    path: Path
+    header: dict[str, Any]
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    end: dict[str, Any] | None = None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of the run."""
+        return self.header["config"]
+
+
+def read(path: str | os.PathLike[str]) -> Record:
+    """Read a record; an unfinished last line is left out.
+
+    Raises:
+        ValueError: if a line is no JSON object of a known kind, or the first line is no header: naming the line.
+    """
+    path = Path(path)
+    lines = list(_lines(path))
+    if not lines or lines[0].get("kind") != "header":
+        raise ValueError(f"{path} is no record of a run: its first line must be of kind 'header'.")
+    record: dict[str, list[dict[str, Any]]] = {"step": [], "epoch": [], "end": []}
+    for number, line in enumerate(lines[1:], start=2):
+        kind = line.get("kind")
+        if kind not in record:
+            raise ValueError(f"{path}, line {number}: kind must be one of step, epoch, end; found {kind!r}.")
+        record[kind].append(line)
+    return Record(path, lines[0], record["step"], record["epoch"], record["end"][-1] if record["end"] else None)
+
+
+def find(*paths: str | os.PathLike[str]) -> list[Record]:
+    """Read every record (`*.jsonl`) under the given files and folders, in order of their paths.
+
+    Raises:
+        FileNotFoundError: if a path does not exist or nothing is found under any of them.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"No file or folder {path}. Give a record (*.jsonl) or a folder that holds some.")
+        files += [path] if path.is_file() else sorted(path.rglob("*.jsonl"))
+    if not files:
+        raise FileNotFoundError(f"No record (*.jsonl) under {', '.join(map(str, paths))}. Make one with `msam train`.")
+    return [read(file) for file in dict.fromkeys(files)]
+
+
+def without_volatile(value: Any) -> Any:
+    """Return `value` (a line, or part of one) without the fields that differ between two equal runs.
+
+    >>> without_volatile({"loss": 1.0, "seconds": 2.3, "inner": {"host": "a", "x": 1}})
+    {'loss': 1.0, 'inner': {'x': 1}}
+    """
+    if isinstance(value, dict):
+        return {k: without_volatile(v) for k, v in value.items() if k not in VOLATILE}
+    return [without_volatile(v) for v in value] if isinstance(value, list) else value
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    content = path.read_bytes()
+    whole, _, _unfinished = content.rpartition(b"\n")
+    for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
+        try:
+            parsed = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number} is not JSON ({error}). The record is damaged.") from error
+        if not isinstance(parsed, dict):
+            raise ValueError(f"{path}, line {number} must be a JSON object, found {type(parsed).__name__}.")
+        yield parsed
