@@ -25,7 +25,9 @@ def module(package: str, kind: str, name: str) -> ModuleType:
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
-            raise ValueError(f"Unknown {kind} {name!r}: {error}. A dotted name must be an importable module.") from error
+            raise ValueError(
+                f"Unknown {kind} {name!r}: {error}. A dotted name must be an importable module."
+            ) from error
     return importlib.import_module(f"{package}.{checks.one_of(kind, name, names(package))}")
 
 

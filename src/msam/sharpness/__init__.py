@@ -1,0 +1,26 @@
+"""Sharpness rules: objects beside any torch optimizer; the folder is the registry."""
+
+from msam import _registry
+from msam.sharpness._perturb import Sharpness
+from msam.sharpness.msam import MSAM
+from msam.sharpness.sam import SAM
+
+__all__ = ["MSAM", "SAM", "Sharpness", "load", "names"]
+
+
+def load(name: str) -> type[Sharpness]:
+    """Return the rule called `name`: of this folder, or of any importable module (`"my_lab.foo"`).
+
+    Raises:
+        ValueError: if there is none, with the nearest known name.
+
+    >>> load("msam").__name__
+    'MSAM'
+    """
+    found: type[Sharpness] = _registry.defined_class(_registry.module(__name__, "sharpness rule", name), Sharpness)
+    return found
+
+
+def names() -> list[str]:
+    """Return the names of the rules of this folder."""
+    return _registry.names(__name__)

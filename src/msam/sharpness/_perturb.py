@@ -1,0 +1,301 @@
+"""The one part that all rules share: climb, have the gradient made once more, come back.
+
+A rule is an object *beside* any torch optimizer, not an optimizer: the user's optimizer keeps its scheduler, its
+GradScaler, its hooks and its `state_dict`. Weights are saved as copies and copied back, so they return bit for bit
+whatever happened in between; subtracting the step again would drift, and restoring "where a gradient is" forgets
+parameters the second pass did not use.
+"""
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from msam import checks
+
+if TYPE_CHECKING:
+    from msam.sharpness._closure import ClosureOptimizer
+
+Contributions = Tensor | Sequence[float]
+Gradients = dict[nn.Parameter, Tensor]
+
+
+class Direction(NamedTuple):
+    """Where a rule climbs: by `rho * vectors / norm`.
+
+    Attributes:
+        vectors: one tensor per parameter that has a gradient, in the order of the gradients; may *be* the gradients.
+        norm: scalar tensor; where it is 0 or not finite, the rule climbs nowhere.
+    """
+
+    vectors: list[Tensor]
+    norm: Tensor
+
+
+class Sharpness(ABC):
+    """A sharpness rule beside an optimizer. Abstract: SAM, MSAM, ... say where to climb and how to spend both gradients.
+
+    Arguments:
+        optimizer: any torch optimizer; its parameters are the ones that climb. A group may carry its own `"rho"`.
+        rho: radius of the climb, an L2 norm over all parameters, >= 0.
+        model: with it, BatchNorm running statistics are held during the second pass.
+        sync: average contributions over ranks when torch.distributed is initialised.
+        monitor: every that many climbs also put `gradient_change` and `cosine` into `last`; 0 = never.
+
+    Attributes:
+        last: `share` and `radius` (0 when nothing climbed) of the last `perturbed()` block.
+        observed: what `observe()` heard last.
+        completed: whether a `perturbed()` block was completed since the optimizer's last step.
+
+    Raises:
+        ValueError: if `rho` or `monitor` is negative, or the optimizer maximizes.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        rho: float,
+        *,
+        model: nn.Module | None,
+        sync: bool,
+        monitor: int,
+    ) -> None:
+        checks.in_range("rho", rho, checks.Range(ge=0, lt=math.inf))
+        checks.in_range("monitor", monitor, checks.Range(ge=0))
+        if any(group.get("maximize") for group in optimizer.param_groups):
+            raise ValueError("The optimizer must minimize, received maximize=True. Negate the loss instead.")
+        self.optimizer = optimizer
+        self.rho = rho
+        self.model = model
+        self.sync = sync
+        self.monitor = monitor
+        self.last: dict[str, float] = {}
+        self.observed: Contributions | None = None
+        self.completed = False
+        self._inside = False
+        self._climbs = 0
+        optimizer.register_step_pre_hook(self._before_step)
+
+    @abstractmethod
+    def direction(self, gradients: list[Tensor]) -> Direction:
+        """Return where to climb from the first pass's gradients."""
+
+    @abstractmethod
+    def share(self, contributions: Contributions | None) -> float:
+        """Return the share of the second gradient in what is spent, in [0, 1].
+
+        Raises:
+            ValueError: if the rule needs contributions and there are none, or they are none.
+        """
+
+    @contextmanager
+    def perturbed(self, contributions: Contributions | None = None) -> Iterator[bool]:
+        """Climb; let the block make the gradient once more; come back and combine the two.
+
+        On entry the gradients are stashed and set to None and the weights climb. On exit the weights are back bit for
+        bit and `.grad = (1 - share) * first + share * second`, where a gradient that a pass did not make counts as 0.
+        After an exception `.grad` is the first gradient and the exception goes on. With rho = 0, a zero or a non-finite
+        first gradient nothing climbs and `.grad` stays as it was (so that a GradScaler sees the infinity).
+
+        Arguments:
+            contributions: `(M,)` in the order of the model's modalities, for rules that use them.
+
+        Yields:
+            whether the weights climbed; the block may be skipped when not.
+
+        Raises:
+            RuntimeError: if the block made no gradient while climbing, stepped the optimizer, or is inside another one.
+            ValueError: if the rule needs contributions and did not get sound ones.
+        """
+        with self._climbed(contributions, self.model) as climbing:
+            yield climbing
+
+    def backward(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        losses: Callable[[Any], Tensor],
+        contributions: Contributions | Callable[[Any], Contributions] | None = None,
+    ) -> Any:
+        """Run both passes and leave the combined gradient in `.grad`; what was in `.grad` before is cleared.
+
+        Arguments:
+            model: called as `model(inputs)`; its BatchNorm statistics are held during the second pass.
+            inputs: what the model takes.
+            losses: `Output -> (N,)`, one loss per sample; their mean is minimised.
+            contributions: `(M,)`, or a function of the first pass's output that returns them.
+
+        Returns:
+            the first pass's output, its graph freed.
+
+        Raises:
+            ValueError: if the rule needs contributions and there are none, or `losses` gives no vector.
+        """
+        self.optimizer.zero_grad()
+        output = model(inputs)
+        shares = contributions(output) if callable(contributions) else contributions
+        _mean(losses(output)).backward()
+        with self._climbed(shares, model) as climbing:
+            if climbing:
+                _mean(losses(model(inputs))).backward()
+        return output
+
+    def observe(self, contributions: Contributions) -> None:
+        """Tell the closure form this step's contributions; heard in the first pass only, ignored in the second."""
+        if not self._inside:
+            self.observed = contributions
+
+    def as_optimizer(self) -> "ClosureOptimizer":
+        """Return an optimizer for trainers that pass closures: `step(closure)` runs the closure twice.
+
+        It shares parameter groups and state with the user's optimizer.
+        """
+        from msam.sharpness._closure import ClosureOptimizer
+
+        return ClosureOptimizer(self)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the rule itself remembers from step to step."""
+        return {"climbs": self._climbs}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
+        self._climbs = int(state["climbs"])
+
+    @contextmanager
+    def _climbed(self, contributions: Contributions | None, model: nn.Module | None) -> Iterator[bool]:
+        if self._inside:
+            raise RuntimeError("perturbed() cannot be entered inside another perturbed() block of the same rule.")
+        share = self.share(self._agreed(contributions))
+        rhos = self._rhos()
+        first = self._stashed()
+        parameters = list(first)
+        direction = self.direction(list(first.values())) if first else Direction([], torch.zeros(()))
+        norm = float(direction.norm)
+        radius = max((rhos[p] for p in parameters), default=0.0)
+        climbing = radius > 0 and math.isfinite(norm) and norm > 0
+        weights = [p.detach().clone() for p in parameters] if climbing else []
+        statistics = _running_statistics(model) if climbing else []
+        self._inside = True
+        try:
+            if climbing:
+                _hold(statistics, held=True)
+                _climb(parameters, direction.vectors, [rhos[p] / norm for p in parameters])
+            yield climbing
+            second = self._made() if climbing else {}
+            if climbing and not second:
+                raise RuntimeError(
+                    "No gradient was made inside perturbed(). Run forward and backward once more inside the block: "
+                    "criterion(model(x), y).backward()."
+                )
+        except BaseException:
+            self._put(first)
+            raise
+        finally:
+            self._inside = False
+            _hold(statistics, held=False)
+            if climbing:
+                torch._foreach_copy_([p.detach() for p in parameters], weights)
+        self.last = {"share": share, "radius": radius if climbing else 0.0}
+        if climbing:
+            self._climbs += 1
+            if self.monitor and self._climbs % self.monitor == 0:
+                self.last |= _compared(first, second)
+        self._put(combined(first, second, share) if climbing else first)
+        self.completed = True
+
+    def _rhos(self) -> dict[nn.Parameter, float]:
+        groups = self.optimizer.param_groups
+        return {p: group.get("rho", self.rho) for group in groups for p in group["params"]}
+
+    def _stashed(self) -> Gradients:
+        """Take the gradients away; clone those that are views (into DDP's buckets), which the second pass overwrites."""
+        taken: Gradients = {}
+        for p, grad in self._made().items():
+            if grad.is_sparse:
+                raise ValueError(
+                    f"{type(self).__name__} needs dense gradients, found a sparse one for a parameter of shape "
+                    f"{tuple(p.shape)}. Build the embedding with sparse=False."
+                )
+            taken[p] = grad.clone() if grad._is_view() else grad
+        if not taken:
+            warnings.warn("perturbed() was entered without any gradient: call loss.backward() before it.", stacklevel=5)
+        self._put({})
+        return taken
+
+    def _made(self) -> Gradients:
+        parameters = (p for group in self.optimizer.param_groups for p in group["params"])
+        return {p: p.grad for p in parameters if p.grad is not None}
+
+    def _put(self, gradients: Gradients) -> None:
+        for group in self.optimizer.param_groups:
+            for p in group["params"]:
+                p.grad = gradients.get(p)
+
+    def _agreed(self, contributions: Contributions | None) -> Contributions | None:
+        if contributions is None or not (self.sync and dist.is_available() and dist.is_initialized()):
+            return contributions
+        mean = torch.as_tensor(contributions).detach().clone()
+        dist.all_reduce(mean)
+        return mean / dist.get_world_size()
+
+    def _before_step(self, *_: object) -> None:
+        if self._inside:
+            raise RuntimeError("The optimizer was stepped inside perturbed(). Step it after the block, once.")
+        self.completed = False
+
+
+def norm(tensors: list[Tensor]) -> Tensor:
+    """Return the L2 norm of all tensors together, a scalar on the first one's device."""
+    norms = torch._foreach_norm(tensors)
+    return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
+
+
+def combined(first: Gradients, second: Gradients, share: float) -> Gradients:
+    """Return `(1 - share) * first + share * second`; a missing gradient counts as 0. Overwrites the tensors of `second`."""
+    both = [p for p in second if p in first]
+    if both and share < 1:
+        torch._foreach_lerp_([second[p] for p in both], [first[p] for p in both], 1 - share)
+    alone = {p: grad * share for p, grad in second.items() if p not in first}
+    unused = {p: grad * (1 - share) for p, grad in first.items() if p not in second}
+    return {**second, **alone, **unused}
+
+
+def _climb(parameters: list[nn.Parameter], vectors: list[Tensor], scales: list[float]) -> None:
+    for scale in dict.fromkeys(scales):
+        chosen = [i for i, s in enumerate(scales) if s == scale]
+        torch._foreach_add_([parameters[i].detach() for i in chosen], [vectors[i] for i in chosen], alpha=scale)
+
+
+def _running_statistics(model: nn.Module | None) -> list[nn.modules.batchnorm._NormBase]:
+    modules = model.modules() if model is not None else ()
+    kinds = nn.modules.batchnorm._NormBase
+    return [m for m in modules if isinstance(m, kinds) and m.training and m.track_running_stats]
+
+
+def _hold(statistics: list[nn.modules.batchnorm._NormBase], *, held: bool) -> None:
+    """Hold running statistics by the flag: momentum = 0 would still count batches and breaks momentum=None."""
+    for module in statistics:
+        module.track_running_stats = not held
+
+
+def _compared(first: Gradients, second: Gradients) -> dict[str, float]:
+    zero = {p: torch.zeros_like(grad) for p, grad in {**first, **second}.items()}
+    a = [first.get(p, zero[p]) for p in zero]
+    b = [second.get(p, zero[p]) for p in zero]
+    norm_a, norm_b = float(norm(a)), float(norm(b))
+    change = float(norm(torch._foreach_sub(b, a))) / norm_a
+    inner = sum(float((x * y).sum()) for x, y in zip(a, b, strict=True))
+    return {"gradient_change": change, "cosine": inner / (norm_a * norm_b) if norm_b else math.nan}
+
+
+def _mean(losses: Tensor) -> Tensor:
+    if losses.dim() != 1:
+        raise ValueError(f"`losses` must return one loss per sample, (N,), received shape {tuple(losses.shape)}.")
+    return losses.mean()

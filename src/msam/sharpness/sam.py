@@ -1,0 +1,55 @@
+"""SAM: sharpness-aware minimization (Foret, Kleiner, Mobahi, Neyshabur, ICLR 2021)."""
+
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from msam.checks import Range
+from msam.sharpness._perturb import Contributions, Direction, Sharpness, norm
+
+
+class SAM(Sharpness):
+    r"""Spend the gradient of the worst nearby point: `.grad = grad L(theta + rho * g / ||g||)`, `g = grad L(theta)`.
+
+    The official code divides by `||g|| + 1e-12`; with a guard for a zero norm the constant is not needed.
+
+    Arguments:
+        optimizer: any torch optimizer.
+        rho: radius, >= 0.
+        model: with it, BatchNorm running statistics are held during the second pass.
+        sync: no effect here (SAM uses no contributions).
+        monitor: every that many climbs put `gradient_change` and `cosine` into `last`; 0 = never.
+
+    Raises:
+        ValueError: if `rho` or `monitor` is negative, or the optimizer maximizes.
+
+    For `L(w) = w^2 / 2` at `w = 1` and rho = 0.5, the gradient that is spent is that at 1.5:
+
+    >>> w = nn.Parameter(torch.tensor(1.0))
+    >>> sam = SAM(torch.optim.SGD([w], lr=0.1), rho=0.5)
+    >>> (w**2 / 2).backward()
+    >>> with sam.perturbed():
+    ...     (w**2 / 2).backward()
+    >>> w.grad, w.item()
+    (tensor(1.5000), 1.0)
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        rho: Annotated[float, Range(ge=0)] = 0.05,
+        *,
+        model: nn.Module | None = None,
+        sync: bool = True,
+        monitor: Annotated[int, Range(ge=0)] = 0,
+    ) -> None:
+        super().__init__(optimizer, rho, model=model, sync=sync, monitor=monitor)
+
+    def direction(self, gradients: list[Tensor]) -> Direction:
+        """Return the gradient itself."""
+        return Direction(gradients, norm(gradients))
+
+    def share(self, contributions: Contributions | None) -> float:
+        """Return 1, whatever the contributions."""
+        return 1.0
