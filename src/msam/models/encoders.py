@@ -1,0 +1,71 @@
+"""Small encoders for the embedded datasets: from one modality's input to a feature."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from msam import checks
+
+
+class Encoder(nn.Module):
+    """A stack of layers that knows the size of the feature it gives.
+
+    Attributes:
+        dim: size of the feature `(B, dim)`.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features `(B, dim)`."""
+        return self.layers(x)
+
+
+def patch_cnn(shape: Sequence[int]) -> Encoder:
+    """Return the encoder of 32x32 log-mel patches: three convolutions, about 25k parameters, 64 features."""
+    channels = shape[0]
+    blocks = [*_block(channels, 16, pool=True), *_block(16, 32, pool=True), *_block(32, 64, pool=False)]
+    return Encoder([*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten()], 64)
+
+
+def digit_cnn(shape: Sequence[int]) -> Encoder:
+    """Return the encoder of 8x8 digits: three convolutions, about 25k parameters, 64 features."""
+    channels = shape[0]
+    blocks = [*_block(channels, 16, pool=False), *_block(16, 32, pool=True), *_block(32, 64, pool=False)]
+    return Encoder([*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten()], 64)
+
+
+def mlp(shape: Sequence[int]) -> Encoder:
+    """Return the encoder of flat vectors: two hidden layers of 64, 64 features."""
+    width = 1
+    for size in shape:
+        width *= size
+    return Encoder([nn.Flatten(), nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()], 64)
+
+
+ENCODERS: Mapping[str, Callable[[Sequence[int]], Encoder]] = {
+    "patch_cnn": patch_cnn,
+    "digit_cnn": digit_cnn,
+    "mlp": mlp,
+}
+
+
+def encoder(name: str, shape: Sequence[int]) -> Encoder:
+    """Return a fresh encoder called `name` for inputs of `shape`, the batch left out.
+
+    Raises:
+        ValueError: if there is none, with the nearest known name.
+
+    >>> encoder("mlp", (64,))(torch.zeros(2, 64)).shape
+    torch.Size([2, 64])
+    """
+    return ENCODERS[checks.one_of("encoder", name, ENCODERS)](shape)
+
+
+def _block(in_channels: int, out_channels: int, *, pool: bool) -> list[nn.Module]:
+    layers = [nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()]
+    return [*layers, nn.MaxPool2d(2)] if pool else layers

@@ -1,0 +1,202 @@
+"""Fusions: from the features of the modalities to logits. Late: a sum or a concatenation, linear. Early: MAXOUT."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from msam import checks
+
+
+class Fusion(nn.Module, ABC):
+    """From features to logits. Abstract: `SumFusion`, `ConcatFusion`, `MaxoutFusion`.
+
+    Arguments:
+        dims: modality -> size of its feature; its order is the order of the modalities.
+        num_classes: number of logits, at least 1.
+
+    Raises:
+        ValueError: if `dims` is empty or a size is below 1.
+    """
+
+    def __init__(self, dims: Mapping[str, int], num_classes: int) -> None:
+        super().__init__()
+        if not dims:
+            raise ValueError("`dims` must name at least one modality, received none.")
+        for name, value in [*dims.items(), ("num_classes", num_classes)]:
+            checks.in_range(name, value, checks.Range(ge=1))
+        self.dims = dict(dims)
+        self.num_classes = num_classes
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, in order."""
+        return tuple(self.dims)
+
+    @abstractmethod
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Return logits `(B, C)` from modality -> `(B, d_m)`; an absent modality is zeros of the right shape."""
+
+    @abstractmethod
+    def modality_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return modality -> `(B, C)`, parts of the logits that sum to them.
+
+        Raises:
+            ValueError: if the logits of this fusion do not split.
+        """
+
+    @abstractmethod
+    def own_parameters(self, modality: str) -> Iterator[nn.Parameter]:
+        """Yield the parameters that see this modality alone."""
+
+    @abstractmethod
+    def over(self, modalities: Collection[str]) -> "Fusion":
+        """Return a fresh fusion of the same kind and settings over some of the modalities."""
+
+
+class SumFusion(Fusion):
+    """Late fusion as a sum: `z = sum_m (W_m h_m + b_m)`, a linear head with bias for each modality.
+
+    >>> fusion = SumFusion({"audio": 3, "image": 2}, num_classes=4)
+    >>> features = {"audio": torch.zeros(5, 3), "image": torch.ones(5, 2)}
+    >>> fusion(features).shape
+    torch.Size([5, 4])
+    """
+
+    def __init__(self, dims: Mapping[str, int], num_classes: int) -> None:
+        super().__init__(dims, num_classes)
+        self.linear = nn.ModuleDict({name: nn.Linear(dim, num_classes) for name, dim in dims.items()})
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Return the sum of the heads' logits."""
+        return torch.stack(list(self.modality_logits(features).values())).sum(0)
+
+    def modality_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return each head's own logits, `W_m h_m + b_m`."""
+        return {name: head(features[name]) for name, head in self.linear.items()}
+
+    def own_parameters(self, modality: str) -> Iterator[nn.Parameter]:
+        """Yield the weight and bias of the modality's head."""
+        return self.linear[modality].parameters()
+
+    def over(self, modalities: Collection[str]) -> "SumFusion":
+        """Return a fresh sum over some of the modalities."""
+        return SumFusion(_some(self.dims, modalities), self.num_classes)
+
+
+class ConcatFusion(Fusion):
+    """Late fusion by concatenation: `z = W [h_1; ..; h_M] + b`, one linear layer.
+
+    The same functions as `SumFusion`, with one bias and another scale at initialisation.
+    """
+
+    def __init__(self, dims: Mapping[str, int], num_classes: int) -> None:
+        super().__init__(dims, num_classes)
+        self.linear = nn.Linear(sum(dims.values()), num_classes)
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Return the linear layer of the concatenated features."""
+        return self.linear(_concatenated(self.dims, features))
+
+    def modality_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the split logits `W_m h_m + b / M` (OGM-GE's code for two, `b / 2`)."""
+        slices = self.linear.weight.split(list(self.dims.values()), dim=1)
+        bias = self.linear.bias / len(self.dims)
+        return {n: nn.functional.linear(features[n], w, bias) for n, w in zip(self.dims, slices, strict=True)}
+
+    def own_parameters(self, modality: str) -> Iterator[nn.Parameter]:
+        """Yield nothing: the one layer sees all modalities."""
+        return iter(())
+
+    def over(self, modalities: Collection[str]) -> "ConcatFusion":
+        """Return a fresh concatenation over some of the modalities."""
+        return ConcatFusion(_some(self.dims, modalities), self.num_classes)
+
+
+class MaxoutFusion(Fusion):
+    """Early fusion, the MAXOUT trunk of AGM's code: concatenated features through maxout layers, then a linear layer.
+
+    `BatchNorm1d(eps=1e-4)`, then for each hidden width a maxout of 2 pieces, `BatchNorm1d` and dropout. One maxout layer
+    of width `m` is a `Linear(d, 2 m)` whose consecutive pairs of units compete.
+
+    Arguments:
+        dims: modality -> size of its feature.
+        num_classes: number of logits.
+        hidden: widths of the maxout layers.
+        dropout: probability of dropout after each, in [0, 1).
+        batch_norm: whether to normalise.
+
+    Raises:
+        ValueError: if a width is below 1 or `dropout` outside [0, 1); in `forward`, for a training batch of one
+            sample with `batch_norm`.
+    """
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        num_classes: int,
+        hidden: Sequence[int] = (2048, 1024),
+        dropout: float = 0.3,
+        batch_norm: bool = True,
+    ) -> None:
+        super().__init__(dims, num_classes)
+        for width in hidden:
+            checks.in_range("hidden", width, checks.Range(ge=1))
+        checks.in_range("dropout", dropout, checks.Range(ge=0, lt=1))
+        self.settings: dict[str, Any] = {"hidden": tuple(hidden), "dropout": dropout, "batch_norm": batch_norm}
+        widths = [sum(dims.values()), *hidden]
+        layers: list[nn.Module] = [nn.BatchNorm1d(widths[0], eps=1e-4)] if batch_norm else []
+        for width, following in pairwise(widths):
+            layers.append(Maxout(width, following))
+            layers += [nn.BatchNorm1d(following)] if batch_norm else []
+            layers += [nn.Dropout(dropout)] if dropout else []
+        self.trunk = nn.Sequential(*layers, nn.Linear(widths[-1], num_classes))
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Return the trunk's logits."""
+        joined = _concatenated(self.dims, features)
+        if self.training and self.settings["batch_norm"] and len(joined) == 1:
+            raise ValueError(
+                "MaxoutFusion with batch_norm cannot train on a batch of one sample: its statistics do not exist. Use "
+                "a batch size of at least 2 or batch_norm=False."
+            )
+        return self.trunk(joined)
+
+    def modality_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Refuse: these logits do not split."""
+        raise ValueError(
+            "The logits of MaxoutFusion do not split into modalities. Use Shapley logits (`coalition_logits`, then "
+            "`shapley_values`), or give the model heads of its own with `add_heads`."
+        )
+
+    def own_parameters(self, modality: str) -> Iterator[nn.Parameter]:
+        """Yield nothing: the trunk sees all modalities."""
+        return iter(())
+
+    def over(self, modalities: Collection[str]) -> "MaxoutFusion":
+        """Return a fresh trunk over some of the modalities."""
+        return MaxoutFusion(_some(self.dims, modalities), self.num_classes, **self.settings)
+
+
+class Maxout(nn.Module):
+    """`(B, d) -> (B, m)`: the largest of `pieces` consecutive units of one linear layer."""
+
+    def __init__(self, in_features: int, out_features: int, pieces: int = 2) -> None:
+        super().__init__()
+        self.pieces = pieces
+        self.linear = nn.Linear(in_features, out_features * pieces)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the largest unit of each group."""
+        return self.linear(x).unflatten(-1, (-1, self.pieces)).amax(-1)
+
+
+def _concatenated(dims: Mapping[str, int], features: Mapping[str, Tensor]) -> Tensor:
+    return torch.cat([features[name] for name in dims], dim=-1)
+
+
+def _some(dims: Mapping[str, int], modalities: Collection[str]) -> dict[str, int]:
+    return {name: dim for name, dim in dims.items() if name in modalities}

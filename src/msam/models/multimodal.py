@@ -1,0 +1,133 @@
+"""A model of several modalities: one encoder each, then a fusion."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from msam import checks
+from msam.models.fusion import Fusion
+from msam.types import Output
+
+
+class MultimodalModel(nn.Module):
+    """Encoders, then a fusion; every parameter knows its role.
+
+    Arguments:
+        encoders: modality -> module from its input `(B, ...)` to a feature `(B, d_m)`; their order is the order of
+            the modalities.
+        fusion: from the features to logits; its modalities are those of `encoders`, in the same order.
+
+    Raises:
+        ValueError: if the modalities of encoders and fusion differ, or a name holds a dot.
+    """
+
+    def __init__(self, encoders: Mapping[str, nn.Module], fusion: Fusion) -> None:
+        super().__init__()
+        if tuple(encoders) != fusion.modalities:
+            raise ValueError(
+                "Encoders and fusion must have the same modalities in the same order, "
+                f"received {list(encoders)} and {list(fusion.modalities)}."
+            )
+        dotted = [name for name in encoders if "." in name or not name]
+        if dotted:
+            raise ValueError(f"The name of a modality must not be empty or hold a dot, received {dotted[0]!r}.")
+        self.encoders = nn.ModuleDict(dict(encoders))
+        self.fusion = fusion
+        self.heads = nn.ModuleDict()
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, in order."""
+        return tuple(self.encoders)
+
+    def forward(self, inputs: Mapping[str, Tensor], present: Tensor | None = None) -> Output:
+        """Return logits and features.
+
+        Arguments:
+            inputs: modality -> `(B, ...)`; what is not a modality of the model is let be.
+            present: `(B, M)` bool; where False, the modality's feature is set to zeros for that sample.
+
+        Raises:
+            ValueError: if a modality is missing, or batch sizes differ.
+        """
+        features = self.encode(inputs)
+        if present is not None:
+            features = _where_present(features, present)
+        return Output(self.fuse(features), features)
+
+    def encode(self, inputs: Mapping[str, Tensor], only: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Return modality -> feature, of all modalities or of those in `only`.
+
+        Raises:
+            ValueError: if a modality is missing, or batch sizes differ.
+        """
+        for name in only or ():
+            checks.one_of("modality", name, self.modalities)
+        wanted = [name for name in self.modalities if only is None or name in only]
+        missing = [name for name in wanted if name not in inputs]
+        if missing:
+            raise ValueError(
+                f"Modality {missing[0]!r} is missing from the batch; found {sorted(inputs)}, expected {wanted}. Where "
+                "samples lack it, pass zeros and say so in `present`."
+            )
+        sizes = {name: len(inputs[name]) for name in wanted}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"All modalities must have the same batch size, received {sizes}.")
+        return {name: self.encoders[name](inputs[name]) for name in wanted}
+
+    def fuse(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Return the logits `(N, C)` of features; an absent modality is zeros of the right shape."""
+        return self.fusion(features)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return every parameter in exactly one group `{"params", "role", "modality"}`; pass them to any optimizer.
+
+        Roles: "encoder" and "head" (which see one modality, named in "modality") and "fusion" ("modality" None).
+        """
+        groups = [_group(e.parameters(), "encoder", name) for name, e in self.encoders.items()]
+        groups += [_group(self.fusion.own_parameters(name), "head", name) for name in self.modalities]
+        groups += [_group(head.parameters(), "head", name) for name, head in self.heads.items()]
+        known = {id(p) for group in groups for p in group["params"]}
+        rest = [p for p in self.fusion.parameters() if id(p) not in known]
+        return [group for group in [*groups, _group(rest, "fusion", None)] if group["params"]]
+
+    def add_heads(self, num_classes: int) -> None:
+        """Give every modality a linear head of its own on its feature, for methods that train or measure with them."""
+        device = next(self.fusion.parameters()).device
+        for name, dim in self.fusion.dims.items():
+            self.heads[name] = nn.Linear(dim, num_classes, device=device)
+
+    def head_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return modality -> `(B, C)` logits of each modality's own head.
+
+        The heads of `add_heads` where there are some, else those of the fusion (own heads of a sum, split logits of
+        a concatenation).
+
+        Raises:
+            ValueError: if there are neither.
+        """
+        if self.heads:
+            return {name: self.heads[name](features[name]) for name in self.modalities}
+        return self.fusion.modality_logits(features)
+
+    def only(self, modality: str) -> "MultimodalModel":
+        """Return a model of one modality: its encoder, and a fresh fusion of the same kind over it alone.
+
+        Raises:
+            ValueError: if there is no such modality.
+        """
+        checks.one_of("modality", modality, self.modalities)
+        return MultimodalModel({modality: self.encoders[modality]}, self.fusion.over({modality}))
+
+
+def _where_present(features: dict[str, Tensor], present: Tensor) -> dict[str, Tensor]:
+    masked = {}
+    for position, (name, feature) in enumerate(features.items()):
+        mask = present[:, position].view(-1, *[1] * (feature.dim() - 1))
+        masked[name] = feature.where(mask, feature.new_zeros(()))
+    return masked
+
+
+def _group(parameters: Any, role: str, modality: str | None) -> dict[str, Any]:
+    return {"params": list(parameters), "role": role, "modality": modality}
