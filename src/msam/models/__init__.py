@@ -1,7 +1,7 @@
 """Models: encoders, fusions, and the model that joins them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from typing import Annotated, Any
 
 from msam import checks
 from msam.models.encoders import Encoder, encoder
@@ -20,18 +20,45 @@ __all__ = [
     "encoder",
 ]
 
-FUSIONS: Mapping[str, Callable[[Mapping[str, int], int], Fusion]] = {
-    "late": SumFusion,
-    "concat": ConcatFusion,
-    "early": partial(MaxoutFusion, hidden=(64,), dropout=0.0, batch_norm=False),
-    "maxout": MaxoutFusion,
-}
-"""Fusions by the names the command line knows: `late` (sum), `concat`, `early` (a small maxout, for the embedded
-datasets), `maxout` (the paper's trunk)."""
+Dims = Mapping[str, int]
+Dropout = Annotated[float, checks.Range(ge=0, lt=1)]
+
+
+def late(dims: Dims, num_classes: int) -> Fusion:
+    """Late fusion: the sum of one linear head per modality."""
+    return SumFusion(dims, num_classes)
+
+
+def concat(dims: Dims, num_classes: int) -> Fusion:
+    """Late fusion: one linear layer on the concatenated features."""
+    return ConcatFusion(dims, num_classes)
+
+
+def early(
+    dims: Dims, num_classes: int, *, hidden: tuple[int, ...] = (64,), dropout: Dropout = 0.0, batch_norm: bool = False
+) -> Fusion:
+    """Early fusion: a small maxout trunk, sized for the embedded datasets."""
+    return MaxoutFusion(dims, num_classes, hidden, dropout, batch_norm)
+
+
+def maxout(
+    dims: Dims,
+    num_classes: int,
+    *,
+    hidden: tuple[int, ...] = (2048, 1024),
+    dropout: Dropout = 0.3,
+    batch_norm: bool = True,
+) -> Fusion:
+    """Early fusion: the paper's maxout trunk."""
+    return MaxoutFusion(dims, num_classes, hidden, dropout, batch_norm)
+
+
+FUSIONS: Mapping[str, Callable[..., Fusion]] = {f.__name__: f for f in (late, concat, early, maxout)}
+"""Fusions by the names of the command line; their keyword-only parameters are its flags."""
 
 
 def build(
-    encoders: Mapping[str, str], shapes: Mapping[str, Sequence[int]], num_classes: int, fusion: str
+    encoders: Mapping[str, str], shapes: Mapping[str, Sequence[int]], num_classes: int, fusion: str, **options: Any
 ) -> MultimodalModel:
     """Return a fresh model from names.
 
@@ -40,13 +67,14 @@ def build(
         shapes: modality -> shape of one input.
         num_classes: number of logits.
         fusion: a key of `FUSIONS`.
+        options: of the fusion.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name or an option out of range.
 
     >>> build({"a": "mlp", "b": "mlp"}, {"a": (8,), "b": (4,)}, 3, "late").modalities
     ('a', 'b')
     """
-    checks.one_of("fusion", fusion, FUSIONS)
+    make = FUSIONS[checks.one_of("fusion", fusion, FUSIONS)]
     built = {name: encoder(kind, shapes[name]) for name, kind in encoders.items()}
-    return MultimodalModel(built, FUSIONS[fusion]({name: e.dim for name, e in built.items()}, num_classes))
+    return MultimodalModel(built, make({name: e.dim for name, e in built.items()}, num_classes, **options))

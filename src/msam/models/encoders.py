@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from msam import checks
@@ -60,6 +59,7 @@ def encoder(name: str, shape: Sequence[int]) -> Encoder:
     Raises:
         ValueError: if there is none, with the nearest known name.
 
+    >>> import torch
     >>> encoder("mlp", (64,))(torch.zeros(2, 64)).shape
     torch.Size([2, 64])
     """
