@@ -1,6 +1,5 @@
 """What a method is: it makes gradients. The loop, the rules and the optimizers are not its business."""
 
-from abc import ABC
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
@@ -71,7 +70,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Method(ABC):
+class Method:
     """A way to make gradients. The defaults are joint training; a method overrides what it needs.
 
     Concrete methods are frozen dataclasses, one per file, not subclassed further. Their fields are their

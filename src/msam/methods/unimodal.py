@@ -10,9 +10,9 @@ from msam.models import MultimodalModel
 class Unimodal(Method):
     """`L = CE(f(h_m), y)` for one modality m; the other encoders do not exist.
 
-    Late fusion: its encoder and one linear layer. Early fusion: its encoder and the trunk over its feature alone. AGM's code
-    instead feeds the full network zeros for the other inputs, in training and test, which trains the absent
-    encoders' BatchNorm on zeros; leaving them out gives the same functions without that.
+    Late fusion: its encoder and one linear layer. Early fusion: its encoder and the trunk over its feature alone.
+    AGM's code instead feeds the full network zeros for the other inputs, in training and test, which trains the
+    absent encoders' BatchNorm on zeros; leaving them out gives the same functions without that.
 
     Arguments:
         modality: name of the modality; empty for the first one.

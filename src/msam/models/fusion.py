@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ class Fusion(nn.Module, ABC):
     Raises:
         ValueError: if `dims` is empty or a size is below 1.
     """
+
+    splits: ClassVar[bool] = True
+    """Whether the logits split into parts of the modalities."""
 
     def __init__(self, dims: Mapping[str, int], num_classes: int) -> None:
         super().__init__()
@@ -133,6 +136,8 @@ class MaxoutFusion(Fusion):
         ValueError: if a width is below 1 or `dropout` outside [0, 1); in `forward`, for a training batch of one
             sample with `batch_norm`.
     """
+
+    splits: ClassVar[bool] = False
 
     def __init__(
         self,

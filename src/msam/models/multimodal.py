@@ -111,6 +111,11 @@ class MultimodalModel(nn.Module):
             return {name: self.heads[name](features[name]) for name in self.modalities}
         return self.fusion.modality_logits(features)
 
+    @property
+    def has_heads(self) -> bool:
+        """Whether `head_logits` can answer."""
+        return bool(self.heads) or self.fusion.splits
+
     def only(self, modality: str) -> "MultimodalModel":
         """Return a model of one modality: its encoder, and a fresh fusion of the same kind over it alone.
 

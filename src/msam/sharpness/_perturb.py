@@ -11,7 +11,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -56,6 +56,9 @@ class Sharpness(ABC):
     Raises:
         ValueError: if `rho` or `monitor` is negative, or the optimizer maximizes.
     """
+
+    uses_contributions: ClassVar[bool] = False
+    """Whether the rule needs `contributions`."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """M-SAM: modality-aware sharpness-aware minimization (Rajoli, Ji, Ma, Afghah, NeurIPS 2025)."""
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,8 @@ class MSAM(Sharpness):
     >>> w.grad
     tensor(1.4000)
     """
+
+    uses_contributions: ClassVar[bool] = True
 
     def __init__(
         self,

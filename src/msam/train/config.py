@@ -1,0 +1,224 @@
+"""The configuration of a run: one model, from flags, TOML and Python alike.
+
+Data, fusion, method, sharpness, optimizer and schedule are parts with a name and options of their own. The options
+*are* the part's signature (dataclass fields, keyword-only parameters), so a new method brings its flags along.
+"""
+
+import hashlib
+import inspect
+import json
+import tomllib
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+
+from msam import checks, data, methods, models, sharpness
+from msam.checks import Range
+from msam.shapley import Value
+from msam.train.optimizers import OPTIMIZERS, SCHEDULES
+
+Part = dict[str, Any]
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+class RunConfig(BaseModel):
+    """Everything that decides a run's result. Parts are `{"name": ..., **options}`, complete with defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    data: Part
+    fusion: Part
+    method: Part
+    sharpness: Part | None
+    optimizer: Part
+    schedule: Part
+    seed: Annotated[int, Range(ge=0)] = Field(0, description="of weights, order of samples and dropout")
+    epochs: Annotated[int, Range(ge=1)] = Field(20, description="passes over the training data")
+    batch_size: Annotated[int, Range(ge=1)] = Field(64, description="samples per step")
+    contributions: Value = Field("probability", description="what a modality's contribution is a share of")
+    absent: Literal["feature", "input"] = Field("feature", description="what is set to zero for an absent modality")
+    record_every: Annotated[int, Range(ge=1)] = Field(1, description="steps between step lines in the record")
+    checkpoint_every: Annotated[int, Range(ge=0)] = Field(0, description="steps between checkpoints, 0: one per epoch")
+    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = Field(
+        "32-true", description="of numbers, as Lightning Fabric names it"
+    )
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("cpu", description="where to train")
+    threads: Annotated[int, Range(ge=0)] = Field(0, description="CPU threads, 0: torch's own choice")
+
+    def run_name(self) -> str:
+        """Return a name for the run's folder: the parts, the seed, and a short hash of everything."""
+        rule = self.sharpness["name"] if self.sharpness else "none"
+        parts = [self.data["name"], self.fusion["name"], self.method["name"], rule, f"seed{self.seed}"]
+        digest = hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+        return "-".join([*parts, digest[:8]]).replace("/", "_")
+
+
+class Kind(NamedTuple):
+    """A kind of part.
+
+    Attributes:
+        names: the parts of this kind that ship.
+        find: from a name to the function or class whose signature holds the options.
+        default: the name taken when none is given.
+        given: parameters that the loop gives, not the configuration.
+    """
+
+    names: Callable[[], list[str]]
+    find: Callable[[str], Callable[..., Any]]
+    default: str
+    given: frozenset[str] = frozenset()
+
+
+def _among(kind: str, options: Mapping[str, Callable[..., Any]]) -> Callable[[str], Callable[..., Any]]:
+    return lambda name: options[checks.one_of(kind, name, options)]
+
+
+KINDS: Mapping[str, Kind] = {
+    "data": Kind(data.names, data.load, "avdigits"),
+    "fusion": Kind(
+        lambda: sorted(models.FUSIONS), _among("fusion", models.FUSIONS), "late", frozenset({"dims", "num_classes"})
+    ),
+    "method": Kind(methods.names, methods.load, "joint"),
+    "sharpness": Kind(sharpness.names, sharpness.load, "none", frozenset({"optimizer", "model", "sync"})),
+    "optimizer": Kind(lambda: sorted(OPTIMIZERS), _among("optimizer", OPTIMIZERS), "sgd", frozenset({"groups"})),
+    "schedule": Kind(lambda: sorted(SCHEDULES), _among("schedule", SCHEDULES), "step", frozenset({"epochs"})),
+}
+
+
+class Option(NamedTuple):
+    """One option of a part: its type, default and range (None where there is none)."""
+
+    type: Any
+    default: Any
+    range: Range | None
+
+
+def options(kind: str, name: str) -> dict[str, Option]:
+    """Return the options of a part, from its signature.
+
+    Raises:
+        ValueError: if there is no such part, with the nearest known name.
+
+    >>> options("sharpness", "msam")["rho"].range
+    Range(ge=0, gt=None, le=None, lt=None)
+    """
+    if kind == "sharpness" and name == "none":
+        return {}
+    found = KINDS[kind].find(name)
+    hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found, include_extras=True)
+    parameters = inspect.signature(found).parameters
+    return {
+        key: Option(hints[key], parameter.default, checks.parameter_range(hints[key]))
+        for key, parameter in parameters.items()
+        if key not in KINDS[kind].given
+    }
+
+
+def config(raw: Mapping[str, Any] | None = None, **more: Any) -> RunConfig:
+    """Return a checked configuration; a part is a name, or a table with a `name` and options.
+
+    Arguments:
+        raw: nested values, as TOML gives them; strings are read as the type that is wanted.
+        more: the same, on top of `raw`.
+
+    Raises:
+        ValueError: for every unknown key and every value out of range: the key, the value, what is allowed, and the
+            nearest right name.
+
+    >>> config(sharpness={"name": "msam", "rho": 0.3}).sharpness["rho"]
+    0.3
+    >>> config(sharpness={"name": "msam", "rho": -1})
+    Traceback (most recent call last):
+    ValueError: `sharpness.rho` must be >= 0, received -1.
+    """
+    raw = {**(raw or {}), **more}
+    _known_keys(raw, RunConfig.model_fields, prefix="")
+    parts = {kind: _part(kind, raw.get(kind)) for kind in KINDS}
+    plain = {key: value for key, value in raw.items() if key not in KINDS}
+    return _validated(RunConfig, {**plain, **parts}, prefix="", ranges=_ranges(RunConfig))
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read a configuration file.
+
+    Raises:
+        ValueError: if it does not exist or is not TOML, naming the file and the place.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"No configuration file {path}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"Configuration file {path} is not TOML: {error}.") from error
+
+
+def part_name(kind: str, value: Any) -> str:
+    """Return the name of the part that `value` (a name, a table, None) stands for."""
+    if isinstance(value, Mapping):
+        return str(value.get("name", KINDS[kind].default))
+    return KINDS[kind].default if value is None else str(value)
+
+
+def _part(kind: str, value: Any) -> Part | None:
+    name = part_name(kind, value)
+    given = {k: v for k, v in value.items() if k != "name"} if isinstance(value, Mapping) else {}
+    known = options(kind, name)
+    if name == "none" and given:
+        key = next(iter(given))
+        raise ValueError(f"`{kind}.{key}` is given but no {kind} is chosen. Choose one with `{kind} = ...`.")
+    _known_keys(given, known, prefix=f"{kind}.", of=name)
+    if kind == "sharpness" and name == "none":
+        return None
+    columns: dict[str, Any] = {key: (_pydantic_type(o), o.default) for key, o in known.items()}
+    model = create_model(f"{name}_options", __config__=ConfigDict(allow_inf_nan=False), **columns)
+    checked = _validated(model, given, prefix=f"{kind}.", ranges={k: o.range for k, o in known.items()})
+    return {"name": name, **json.loads(checked.model_dump_json())}
+
+
+def _known_keys(given: Mapping[str, Any], known: Mapping[str, Any], *, prefix: str, of: str = "") -> None:
+    for key in given:
+        if key not in known:
+            near = checks.did_you_mean(f"{prefix}{key}", [prefix + k for k in known])
+            owner = f" of {prefix.rstrip('.')} {of!r}" if of else ""
+            listed = ", ".join(prefix + k for k in known) or "none"
+            raise ValueError(f"Unknown key '{prefix}{key}'{owner}.{near} Known: {listed}.")
+
+
+def _pydantic_type(option: Option) -> Any:
+    """Let a tuple also be written `4,3`, as on the command line."""
+    members = [option.type, *typing.get_args(option.type)]
+    if any(typing.get_origin(member) is tuple for member in members):
+        return Annotated[option.type, BeforeValidator(lambda v: v.split(",") if isinstance(v, str) else v)]
+    return option.type
+
+
+def _ranges(model: type[BaseModel]) -> dict[str, Range | None]:
+    hints = typing.get_type_hints(model, include_extras=True)
+    return {key: checks.parameter_range(hints[key]) for key in model.model_fields}
+
+
+def _validated(
+    model: type[Checked], values: Mapping[str, Any], *, prefix: str, ranges: Mapping[str, Range | None]
+) -> Checked:
+    try:
+        checked = model.model_validate(dict(values))
+    except ValidationError as error:
+        raise ValueError("\n".join(_explained(error, prefix))) from None
+    for key, allowed in ranges.items():
+        value = getattr(checked, key)
+        if allowed is not None and value is not None:
+            checks.in_range(prefix + key, value, allowed)
+    return checked
+
+
+def _explained(error: ValidationError, prefix: str) -> Iterator[str]:
+    for problem in error.errors():
+        what = problem["msg"].split(", unable")[0].removeprefix("Input should be ")
+        near = ""
+        if problem["type"] == "literal_error":
+            near = checks.did_you_mean(problem["input"], [o.strip("'") for o in what.replace(" or ", ", ").split(", ")])
+            what = f"one of {what}"
+        yield f"`{prefix}{problem['loc'][0]}` must be {what}, received {problem['input']!r}.{near}"

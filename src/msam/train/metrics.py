@@ -1,0 +1,127 @@
+"""The measures of the protocol, on one split."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msam import shapley
+from msam.data import Split
+from msam.data._loaders import batches, in_chunks
+from msam.models import MultimodalModel
+from msam.types import Batch
+
+EVALUATION_BATCH = 512
+
+
+def evaluate(
+    network: MultimodalModel,
+    split: Split,
+    *,
+    value: shapley.Value = "probability",
+    absent: str = "feature",
+    to_device: Callable[[Batch], Batch] = lambda batch: batch,
+) -> dict[str, Any]:
+    """Measure a model on every sample of a split, in evaluation mode; the model is left in the mode it was in.
+
+    Arguments:
+        network: the model, unwrapped.
+        split: what to measure on; no sample is left out.
+        value: what contributions are shares of.
+        absent: what is set to zero for an absent modality, "feature" or "input".
+        to_device: brings a batch to the model.
+
+    Returns:
+        `accuracy`, `macro_f1`, `nll` (nats); `modalities`: name -> accuracy of three named kinds, `head` (its own
+        or split logits; None where there are none), `shapley` (argmax of its Shapley logits) and `zeroed` (the others
+        absent), its `contribution` over the split and its `dominance`, the share of samples in which its contribution
+        is the largest; `imbalance = (M max contribution - 1) / (M - 1)`, 0 = balanced, 1 = one modality has all.
+
+    Raises:
+        ValueError: if the targets are not integer classes.
+    """
+    coalitions, heads, target = _collected(network, split, absent, to_device)
+    if target.is_floating_point() or target.dim() != 1:
+        raise ValueError(
+            f"The measures need integer classes (N,) as targets, found {tuple(target.shape)} of {target.dtype}."
+        )
+    fused = coalitions[-1]
+    names = network.modalities
+    phi = shapley.shapley_values(coalitions)
+    shares = shapley.contributions(coalitions, target, value)
+    winners = shapley.contributions(coalitions, target, value, reduction="none").argmax(0)
+    return {
+        "accuracy": accuracy(fused, target),
+        "macro_f1": macro_f1(fused, target),
+        "nll": float(torch.nn.functional.cross_entropy(fused, target)),
+        "modalities": {
+            name: {
+                "head": accuracy(heads[name], target) if heads else None,
+                "shapley": accuracy(phi[m], target),
+                "zeroed": accuracy(coalitions[2**m - 1], target),
+                "contribution": float(shares[m]),
+                "dominance": float((winners == m).double().mean()),
+            }
+            for m, name in enumerate(names)
+        },
+        "imbalance": imbalance(shares),
+    }
+
+
+def accuracy(logits: Tensor, target: Tensor) -> float:
+    """Return the fraction of samples whose largest logit is the target's, in [0, 1].
+
+    >>> accuracy(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]))
+    0.5
+    """
+    return float((logits.argmax(-1) == target).double().mean())
+
+
+def macro_f1(logits: Tensor, target: Tensor) -> float:
+    """Return the mean over classes of `2 TP / (2 TP + FP + FN)`, in [0, 1].
+
+    A class that is neither in the targets nor predicted has no F1 and is left out of the mean.
+
+    >>> round(macro_f1(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])), 3)
+    0.333
+    """
+    predicted, size = logits.argmax(-1), logits.shape[-1]
+    hits = torch.bincount(target[predicted == target], minlength=size).double()
+    seen = torch.bincount(target, minlength=size) + torch.bincount(predicted, minlength=size)
+    return float((2 * hits / seen)[seen > 0].mean())
+
+
+def imbalance(contributions: Tensor) -> float:
+    """Return `(M max - 1) / (M - 1)` of contributions `(M,)`: 0 = balanced, 1 = one modality has all (or M = 1).
+
+    >>> imbalance(torch.tensor([0.75, 0.25]))
+    0.5
+    """
+    size = len(contributions)
+    return 1.0 if size == 1 else float((size * contributions.max() - 1) / (size - 1))
+
+
+def _collected(
+    network: MultimodalModel, split: Split, absent: str, to_device: Callable[[Batch], Batch]
+) -> tuple[Tensor, Mapping[str, Tensor], Tensor]:
+    coalitions, targets = [], []
+    heads: dict[str, list[Tensor]] = {}
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            for batch in map(to_device, batches(split, in_chunks(range(len(split)), EVALUATION_BATCH))):
+                output = network(batch.inputs, batch.present)
+                given = output.features if absent == "feature" else batch.inputs
+                coalitions.append(shapley.coalition_logits(network, given, absent=absent).float())  # type: ignore[arg-type]
+                for name, logits in _head_logits(network, output.features).items():
+                    heads.setdefault(name, []).append(logits)
+                targets.append(batch.target)
+    finally:
+        network.train(training)
+    return torch.cat(coalitions, 1), {name: torch.cat(logits) for name, logits in heads.items()}, torch.cat(targets)
+
+
+def _head_logits(network: MultimodalModel, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return network.head_logits(features) if network.has_heads else {}

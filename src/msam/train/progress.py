@@ -1,0 +1,62 @@
+"""A progress bar with live metrics."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Bar:
+    """Shows one run at a time: steps, loss, share of the dominant modality, validation accuracy.
+
+    Arguments:
+        console: where to draw; a console that is no terminal gets one line per run instead.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._progress: Progress | None = None
+        self._shown: dict[str, str] = {}
+        self._steps = 0
+        self._name = ""
+
+    def started(self, name: str, steps: int, done: int) -> None:
+        """Begin a bar."""
+        self._name, self._steps, self._shown = name, steps, {}
+        if self.console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[shown]}"),
+                console=self.console,
+                transient=True,
+            )
+            self._progress.start()
+            self._task = self._progress.add_task(name, total=steps, completed=done, shown="")
+
+    def stepped(self, loss: float, share: float | None) -> None:
+        """Advance by one step."""
+        self._shown["loss"] = f"{loss:.3f}"
+        if share is not None:
+            self._shown["share"] = f"{share:.2f}"
+        if self._progress:
+            self._progress.update(self._task, advance=1, shown=self._text())
+
+    def measured(self, line: Mapping[str, Any]) -> None:
+        """Show the epoch's validation accuracy."""
+        self._shown["epoch"] = str(line["epoch"])
+        self._shown["valid"] = f"{100 * line['valid']['accuracy']:.1f} %"
+
+    def finished(self) -> None:
+        """Close the bar and leave one line behind."""
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
+        self.console.print(f"[bold]{self._name}[/]  {self._text()}", highlight=False)
+
+    def _text(self) -> str:
+        return "  ".join(f"{key} {value}" for key, value in self._shown.items())
