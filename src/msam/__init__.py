@@ -1,3 +1,32 @@
-"""Multimodal training that stays balanced."""
+"""Multimodal training that stays balanced: M-SAM, SAM, Shapley contributions and models of several modalities.
+
+    import msam
+
+    sharpness = msam.MSAM(optimizer, rho=0.3, model=model)
+    ...
+    with sharpness.perturbed(contributions):
+        criterion(model(x).logits, y).backward()
+
+Imports torch and nothing heavier; training, data and reports live in `msam.train`, `msam.data`, `msam.report`.
+"""
+
+from msam import shapley
+from msam.models import ConcatFusion, Fusion, MaxoutFusion, MultimodalModel, SumFusion
+from msam.sharpness import MSAM, SAM, Sharpness
+from msam.types import Batch, Output
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "MSAM",
+    "SAM",
+    "Batch",
+    "ConcatFusion",
+    "Fusion",
+    "MaxoutFusion",
+    "MultimodalModel",
+    "Output",
+    "Sharpness",
+    "SumFusion",
+    "shapley",
+]

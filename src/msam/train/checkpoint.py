@@ -1,7 +1,6 @@
 """Checkpoints: written whole or not at all, read without executing anything."""
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,15 @@ def save(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
         OSError: if it could not be written (a full disk, say); what was at `path` before is untouched.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "wb") as file:
             torch.save({"format": FORMAT, **content}, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if isinstance(error, OSError | RuntimeError):
             raise OSError(
                 f"Cannot write checkpoint {path}: {error}. The checkpoint before it is intact; make room and go on "

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
+import docstring_parser
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from msam import checks, data, methods, models, sharpness
@@ -63,12 +64,14 @@ class Kind(NamedTuple):
         names: the parts of this kind that ship.
         find: from a name to the function or class whose signature holds the options.
         default: the name taken when none is given.
+        open: whether a dotted name may bring a part of one's own.
         given: parameters that the loop gives, not the configuration.
     """
 
     names: Callable[[], list[str]]
     find: Callable[[str], Callable[..., Any]]
     default: str
+    open: bool
     given: frozenset[str] = frozenset()
 
 
@@ -77,23 +80,28 @@ def _among(kind: str, options: Mapping[str, Callable[..., Any]]) -> Callable[[st
 
 
 KINDS: Mapping[str, Kind] = {
-    "data": Kind(data.names, data.load, "avdigits"),
+    "data": Kind(data.names, data.load, "avdigits", True),
     "fusion": Kind(
-        lambda: sorted(models.FUSIONS), _among("fusion", models.FUSIONS), "late", frozenset({"dims", "num_classes"})
+        lambda: sorted(models.FUSIONS),
+        _among("fusion", models.FUSIONS),
+        "late",
+        False,
+        frozenset({"dims", "num_classes"}),
     ),
-    "method": Kind(methods.names, methods.load, "joint"),
-    "sharpness": Kind(sharpness.names, sharpness.load, "none", frozenset({"optimizer", "model", "sync"})),
-    "optimizer": Kind(lambda: sorted(OPTIMIZERS), _among("optimizer", OPTIMIZERS), "sgd", frozenset({"groups"})),
-    "schedule": Kind(lambda: sorted(SCHEDULES), _among("schedule", SCHEDULES), "step", frozenset({"epochs"})),
+    "method": Kind(methods.names, methods.load, "joint", True),
+    "sharpness": Kind(sharpness.names, sharpness.load, "none", True, frozenset({"optimizer", "model", "sync"})),
+    "optimizer": Kind(lambda: sorted(OPTIMIZERS), _among("optimizer", OPTIMIZERS), "sgd", False, frozenset({"groups"})),
+    "schedule": Kind(lambda: sorted(SCHEDULES), _among("schedule", SCHEDULES), "step", False, frozenset({"epochs"})),
 }
 
 
 class Option(NamedTuple):
-    """One option of a part: its type, default and range (None where there is none)."""
+    """One option of a part: its type, default, range (None where there is none) and what its docstring says of it."""
 
     type: Any
     default: Any
     range: Range | None
+    help: str
 
 
 def options(kind: str, name: str) -> dict[str, Option]:
@@ -110,8 +118,10 @@ def options(kind: str, name: str) -> dict[str, Option]:
     found = KINDS[kind].find(name)
     hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found, include_extras=True)
     parameters = inspect.signature(found).parameters
+    documented = docstring_parser.parse(inspect.getdoc(found) or "", docstring_parser.DocstringStyle.GOOGLE).params
+    said = {p.arg_name: " ".join((p.description or "").split()) for p in documented}
     return {
-        key: Option(hints[key], parameter.default, checks.parameter_range(hints[key]))
+        key: Option(hints[key], parameter.default, checks.parameter_range(hints[key]), said.get(key, ""))
         for key, parameter in parameters.items()
         if key not in KINDS[kind].given
     }
