@@ -25,16 +25,14 @@ class Encoder(nn.Module):
 
 
 def patch_cnn(shape: Sequence[int]) -> Encoder:
-    """Return the encoder of 32x32 log-mel patches: three convolutions, about 25k parameters, 64 features."""
-    channels = shape[0]
-    blocks = [*_block(channels, 16, pool=True), *_block(16, 32, pool=True), *_block(32, 64, pool=False)]
+    """Return the encoder of 32x32 log-mel patches: three convolutions, 23k parameters, 64 features."""
+    blocks = [*_block(shape[0], 16, stride=2), *_block(16, 32), nn.MaxPool2d(2), *_block(32, 64)]
     return Encoder([*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten()], 64)
 
 
 def digit_cnn(shape: Sequence[int]) -> Encoder:
-    """Return the encoder of 8x8 digits: three convolutions, about 25k parameters, 64 features."""
-    channels = shape[0]
-    blocks = [*_block(channels, 16, pool=False), *_block(16, 32, pool=True), *_block(32, 64, pool=False)]
+    """Return the encoder of 8x8 digits: three convolutions, 23k parameters, 64 features."""
+    blocks = [*_block(shape[0], 16), *_block(16, 32, stride=2), *_block(32, 64)]
     return Encoder([*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten()], 64)
 
 
@@ -66,6 +64,6 @@ def encoder(name: str, shape: Sequence[int]) -> Encoder:
     return ENCODERS[checks.one_of("encoder", name, ENCODERS)](shape)
 
 
-def _block(in_channels: int, out_channels: int, *, pool: bool) -> list[nn.Module]:
-    layers = [nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()]
-    return [*layers, nn.MaxPool2d(2)] if pool else layers
+def _block(in_channels: int, out_channels: int, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+    return [convolution, nn.BatchNorm2d(out_channels), nn.ReLU()]
