@@ -1,4 +1,4 @@
-"""Build AV-digits, the dataset inside the wheel: `python tools/build_avdigits.py`, about two minutes on two cores.
+"""Build AV-digits, the dataset inside the wheel: `python tools/build_avdigits.py`, about a minute on two cores.
 
 Spoken digits come from Debian's speech synthesizers, handwritten ones from scikit-learn, noise from arithmetic. Needs
 
@@ -18,17 +18,18 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import avdigits_sound as sound
 import cyclopts
 import numpy as np
 import rich
 import rich.progress
 import soundfile
 from numpy.typing import NDArray
-from scipy.signal import lfilter, resample_poly
+from scipy.signal import resample_poly
 from sklearn.datasets import load_digits
 
 SHIPPED = Path(__file__).parents[1] / "src/msam/data/files/avdigits.npz"
@@ -36,10 +37,6 @@ PACKAGES = ("espeak-ng", "espeak", "flite", "festival", "festvox-kallpc16k", "fe
 PROGRAMS = ("espeak-ng", "espeak", "flite", "text2wave")
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SEED = 2025
-
-RATE, WINDOW, HOP, FRAMES, BANDS = 16_000, 512, 400, 32, 32
-SAMPLES = WINDOW + (FRAMES - 1) * HOP
-STEP = 0.25  # decibels per grey level: 8 bits hold 63.75 dB below the loudest cell of a patch
 
 BLOCKS = (0, 130, 256, 386, 516, 646, 776, 905, 1029, 1157, 1287, 1415, 1545, 1667)  # where a new form begins
 BLOCK_SPLITS = (0,) * 9 + (1,) * 2 + (2,) * 3  # 0 train, 1 valid, 2 test
@@ -57,15 +54,14 @@ def main(*, out: Path = SHIPPED, check: bool = False, workers: int = 2) -> None:
     """
     if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
         sys.exit(f"Not installed: {', '.join(missing)}. Try: apt-get install {' '.join(PACKAGES)}")
+    if check and not out.is_file():
+        sys.exit(f"Nothing to check: there is no {out}. Build it without --check.")
     built = build(voices(), workers=workers)
     if check:
         found = differences(built, dict(np.load(out, allow_pickle=False)))
         sys.exit("\n".join(f"{out.name}: {line}" for line in found) if found else 0)
     write(built, out)
     rich.print(f"{out}: {out.stat().st_size / 1e6:.2f} MB, sha256 {hashlib.sha256(out.read_bytes()).hexdigest()}")
-
-
-# --- voices -----------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -188,108 +184,7 @@ def speak(voice: Voice, digit: int, take: int) -> NDArray[np.uint8]:
         if done.returncode or not os.path.exists(wav):
             sys.exit(f"{' '.join(arguments)} failed: {done.stderr}")
         wave, rate = soundfile.read(wav)
-    return patch(centred(resample_poly(wave, RATE, rate)))
-
-
-# --- sound ------------------------------------------------------------------------------------------------------------
-
-
-def centred(wave: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return `SAMPLES` samples: what is louder than -34 dB of the peak, in the middle; a longer word loses its ends."""
-    loud = np.flatnonzero(np.abs(wave) > 0.02 * np.abs(wave).max())
-    wave = wave[loud[0] : loud[-1] + 1]
-    spare = SAMPLES - len(wave)
-    return np.pad(wave, (spare // 2, spare - spare // 2)) if spare >= 0 else wave[-spare // 2 :][:SAMPLES]
-
-
-def mel_filters() -> NDArray[np.float64]:
-    """Return triangles `(32 bands, 257 bins)`, equally spaced in mel from 80 to 7200 Hz."""
-    low, high = (2595 * np.log10(1 + hertz / 700) for hertz in (80, 7200))
-    edges = 700 * (10 ** (np.linspace(low, high, BANDS + 2) / 2595) - 1)
-    left, centre, right = (edges[i : i + BANDS, None] for i in range(3))
-    bins = np.fft.rfftfreq(WINDOW, 1 / RATE)
-    return np.maximum(0, np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)))
-
-
-def patch(wave: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Return the log-mel patch `(32 bands, 32 frames)` of a wave `(SAMPLES,)`: 255 is its loudest cell, 0.25 dB a level."""
-    frames = np.lib.stride_tricks.sliding_window_view(wave, WINDOW)[::HOP] * np.hanning(WINDOW)
-    power = mel_filters() @ (np.abs(np.fft.rfft(frames)) ** 2).T
-    level = 10 * np.log10(np.maximum(power, 1e-12 * power.max()) / power.max())
-    return np.clip(np.round(255 + level / STEP), 0, 255).astype(np.uint8)
-
-
-# --- noise ------------------------------------------------------------------------------------------------------------
-
-
-def coloured(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return noise whose power falls as f^-a, a from -1 (blue) to 2 (brown)."""
-    frequency = np.fft.rfftfreq(SAMPLES, 1 / RATE)
-    spectrum = np.fft.rfft(rng.standard_normal(SAMPLES)) * np.maximum(frequency, 40) ** -(rng.uniform(-1, 2) / 2)
-    return np.fft.irfft(spectrum, SAMPLES)
-
-
-def modulated(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return coloured noise that swells 2 to 16 times a second."""
-    phase = 2 * np.pi * (rng.uniform(2, 16) * _time() + rng.uniform())
-    return coloured(rng) * (0.5 + 0.5 * np.sin(phase)) ** rng.uniform(1, 3)
-
-
-def hum(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return harmonics of 50 to 200 Hz with random phases, falling as k^-a."""
-    pitch, fall = rng.uniform(50, 200), rng.uniform(0.3, 1.5)
-    orders = np.arange(1, int(7000 / pitch))
-    phases = rng.uniform(0, 2 * np.pi, len(orders))
-    return np.sin(2 * np.pi * pitch * np.outer(_time(), orders) + phases) @ orders**-fall
-
-
-def chirp(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return one to four sweeps between two frequencies of 100 to 7000 Hz."""
-    start, stop = np.exp(rng.uniform(np.log(100), np.log(7000), 2))
-    progress = (_time() * RATE / SAMPLES * rng.integers(1, 5)) % 1
-    return np.sin(2 * np.pi * np.cumsum(start * (stop / start) ** progress) / RATE)
-
-
-def clicks(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return 4 to 30 bursts of noise, each dying away within 1 to 10 ms."""
-    wave = np.zeros(SAMPLES)
-    for start in rng.integers(0, SAMPLES, rng.integers(4, 31)):
-        left = np.arange(SAMPLES - start)
-        wave[start:] += rng.standard_normal(len(left)) * np.exp(-left / RATE / rng.uniform(0.001, 0.01))
-    return wave
-
-
-def formant_bursts(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return two to five syllables without words: pulse trains through three random formants."""
-    wave = np.zeros(SAMPLES)
-    for _ in range(rng.integers(2, 6)):
-        pulses = (np.diff(np.floor(rng.uniform(80, 250) * _time()), prepend=0) > 0).astype(float)
-        for low, high in ((250, 850), (850, 2400), (2000, 3500)):
-            radius, angle = np.exp(-np.pi * 100 / RATE), 2 * np.pi * rng.uniform(low, high) / RATE
-            pulses = lfilter([1 - radius], [1, -2 * radius * np.cos(angle), radius**2], pulses)
-        length = int(rng.uniform(0.08, 0.3) * RATE)
-        start = rng.integers(0, SAMPLES - length)
-        wave[start : start + length] += pulses[:length] * np.hanning(length)
-    return wave
-
-
-NOISES: Mapping[str, Callable[[np.random.Generator], NDArray[np.float64]]] = {
-    function.__name__: function for function in (coloured, modulated, hum, chirp, clicks, formant_bursts)
-}
-
-
-def noise(kind: str, number: int) -> NDArray[np.uint8]:
-    """Return noise patch `(32, 32)` number `number` of a kind, over a faint hiss."""
-    rng = np.random.default_rng([SEED, zlib.crc32(kind.encode()), number])
-    wave = NOISES[kind](rng)
-    return patch(wave + 1e-3 * wave.std() * rng.standard_normal(SAMPLES))
-
-
-def _time() -> NDArray[np.float64]:
-    return np.arange(SAMPLES) / RATE
-
-
-# --- the file ---------------------------------------------------------------------------------------------------------
+    return sound.patch(sound.centred(resample_poly(wave, sound.RATE, rate)))
 
 
 def build(known: Sequence[Voice], *, workers: int = 2) -> dict[str, NDArray]:
@@ -298,8 +193,8 @@ def build(known: Sequence[Voice], *, workers: int = 2) -> dict[str, NDArray]:
     with ThreadPoolExecutor(workers) as pool:
         spoken = list(rich.progress.track(pool.map(speak, *zip(*clips, strict=True)), "Speaking", total=len(clips)))
     split, digits = split_voices(known), load_digits()
-    noises = [(kind, number) for kind in NOISES for number in range(len(NOISE_SPLITS))]
-    form = {"rate": RATE, "window": WINDOW, "hop": HOP, "low": 80, "high": 7200, "seed": SEED}
+    noises = [(kind, number) for kind in sound.NOISES for number in range(len(NOISE_SPLITS))]
+    form = {"rate": sound.RATE, "window": sound.WINDOW, "hop": sound.HOP, "low": sound.LOW, "high": sound.HIGH}
     return {
         "speech": np.stack(spoken),
         "speech_label": np.array([digit for _, digit, _ in clips], np.uint8),
@@ -307,15 +202,15 @@ def build(known: Sequence[Voice], *, workers: int = 2) -> dict[str, NDArray]:
         "voice_name": np.array([f"{voice.engine}:{voice.name}" for voice in known]),
         "voice_group": np.array([voice.group for voice in known]),
         "voice_split": np.array([split[voice] for voice in known], np.uint8),
-        "noise": np.stack([noise(kind, number) for kind, number in noises]),
+        "noise": np.stack([sound.noise(kind, number, SEED) for kind, number in noises]),
         "noise_kind": np.array([kind for kind, _ in noises]),
         "noise_split": np.array([NOISE_SPLITS[number] for _, number in noises], np.uint8),
         "image": digits.images.astype(np.uint8),
         "image_label": digits.target.astype(np.uint8),
         "image_block": (np.searchsorted(BLOCKS, np.arange(len(digits.target)), side="right") - 1).astype(np.uint8),
         "block_split": np.array(BLOCK_SPLITS, np.uint8),
-        "decibel": np.array([STEP, -255 * STEP]),
-        "made": np.array(json.dumps({**form, "packages": versions()}, sort_keys=True)),
+        "decibel": np.array([sound.STEP, -255 * sound.STEP]),
+        "made": np.array(json.dumps({**form, "seed": SEED, "packages": versions()}, sort_keys=True)),
     }
 
 
