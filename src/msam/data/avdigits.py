@@ -39,10 +39,10 @@ def avdigits(
 ) -> Dataset:
     """Return pairs of a spoken and a written digit, as hard as you like.
 
-    A clip and an image of one class are paired; the clip is moved by up to `roll` frames and drowned in noise at an SNR
-    uniform in `[snr_low, snr_high]`; the image keeps the leading principal components that fit into a share `keep` of the
-    energy (fitted on the training images; the last one in part). Voices, forms and noise patches belong to one split each. Classes are
-    balanced, and a pair comes twice only if you ask for more pairs than there are, which is an error.
+    A clip and an image of one class are paired; no pair comes twice, classes are balanced. The clip is moved by up to
+    `roll` frames and drowned in noise at an SNR uniform in `[snr_low, snr_high]`; the image keeps the leading principal
+    components that fit into a share `keep` of the energy (fitted on the training images; the last one in part). Voices,
+    forms and noise patches belong to one split each.
 
     Inputs: "audio" `(n, 1, 32, 32)`, log-mel in bands x frames, and "image" `(n, 1, 8, 8)`. From each, one mean is
     subtracted and one standard deviation divided out, those of all values of its training pairs. Each split has a
