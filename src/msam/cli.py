@@ -5,6 +5,7 @@ signatures, so `msam train --method mine --help` shows what `mine` brings along.
 """
 
 import inspect
+import os
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ GENERAL, RUN = Group("Run", sort_key=0), Group("Training", sort_key=1)
 def main(tokens: Sequence[str] | None = None) -> None:
     """Run the command line; errors of the user's making end it with one message and exit code 1."""
     tokens = list(sys.argv[1:] if tokens is None else tokens)
+    sys.path.append(os.getcwd())  # so that `--method my_lab.mine` finds a module beside the user's work
     try:
         app.command(_train_command(tokens), name="train")
         app(tokens, exit_on_error=False, print_error=False)
