@@ -68,8 +68,8 @@ def shapley_values(values: Tensor) -> Tensor:
     _exact_size(num_modalities)
     if not values.is_floating_point():
         values = values.to(torch.get_default_dtype())
-    weights = _weights(num_modalities, values.dtype, values.device)
-    return (weights @ values.reshape(len(values), -1)).reshape(num_modalities, *values.shape[1:])
+    weights = _weights(num_modalities, values.dtype, values.device).unflatten(-1, (-1, *[1] * (values.dim() - 1)))
+    return torch.stack([(weight * values).sum(0) for weight in weights])  # a product `@` would be rounded by autocast
 
 
 class Sampled(NamedTuple):
@@ -146,7 +146,8 @@ def coalition_logits(
         `(2**M - 1, N, C)`, or `(len(only), N, C)`; no gradient.
 
     Raises:
-        ValueError: if a modality of the model is missing, or `M` exceeds 12 and `only` is not given.
+        ValueError: if a modality of the model is missing, `only` is empty or names a position that does not exist, or
+            `M` exceeds 12 and `only` is not given.
     """
     checks.one_of("absent", absent, ("feature", "input"))
     names = tuple(getattr(model, "modalities", None) or features_or_inputs)
@@ -155,7 +156,7 @@ def coalition_logits(
         raise ValueError(
             f"Modality {missing[0]!r} is missing; found {sorted(features_or_inputs)}, expected {list(names)}."
         )
-    wanted = coalitions(len(names)) if only is None else tuple(only)
+    wanted = coalitions(len(names)) if only is None else _wanted(only, len(names))
     given = {name: features_or_inputs[name].detach() for name in names}
     with torch.no_grad():
         if absent == "feature":
@@ -212,11 +213,14 @@ def contributions(
         rate = {"response": _probability, "likelihood": _log_probability, "logit": _target_logit}[value]
         per_sample = rate(phi, target)
     worth = per_sample if reduction == "none" else per_sample.mean(1)
-    return normalised(worth.exp() if value == "likelihood" else worth)
+    if value == "likelihood":  # only ratios count: the largest becomes 1 and cannot vanish
+        worth = (worth - worth.amax(0)).exp()
+    return normalised(worth)
 
 
 def normalised(worth: Tensor) -> Tensor:
-    """Return `worth` `(M, ...)` with negatives and NaN set to 0, divided by its sum over `M`; uniform where that is 0.
+    """Return `worth` `(M, ...)` divided by its sum over `M`, with negative and non-finite values set to 0; uniform where
+    nothing is left.
 
     >>> normalised(torch.tensor([3.0, -1.0, 1.0]))
     tensor([0.7500, 0.0000, 0.2500])
@@ -224,20 +228,20 @@ def normalised(worth: Tensor) -> Tensor:
     tensor([0.2500, 0.2500, 0.2500, 0.2500])
     """
     worth = torch.nan_to_num(worth, nan=0.0, posinf=0.0, neginf=0.0).clamp_min(0)
-    total = worth.sum(0, keepdim=True)
-    return torch.where(total > 0, worth / torch.where(total > 0, total, 1.0), 1.0 / len(worth))
+    largest = worth.amax(0, keepdim=True)  # divided by first, so that the sum cannot overflow
+    scaled = torch.where(largest > 0, worth / torch.where(largest > 0, largest, 1.0), 1.0)
+    return scaled / scaled.sum(0, keepdim=True)
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _weights(num_modalities: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     rows = []
     for m in range(num_modalities):
         row = []
         for members in coalitions(num_modalities):
             without = len(members) - (m in members)
-            weight = (
-                1.0 / (num_modalities * math.comb(num_modalities - 1, without)) if without < num_modalities else 0.0
-            )
+            weight = 1.0 / (num_modalities * math.comb(num_modalities - 1, without))
             row.append(weight if m in members else -weight)
         rows.append(row)
     return torch.tensor(rows, dtype=torch.float64).to(device=device, dtype=dtype)
@@ -268,6 +272,15 @@ def _fused_coalitions(fusion: nn.Module, features: dict[str, Tensor], wanted: Se
     return logits.reshape(len(wanted), -1, logits.shape[-1])
 
 
+def _wanted(only: Sequence[tuple[int, ...]], num_modalities: int) -> tuple[tuple[int, ...], ...]:
+    wanted = tuple(tuple(members) for members in only)
+    if not wanted or not all(m in range(num_modalities) for members in wanted for m in members):
+        raise ValueError(
+            f"`only` must hold coalitions of positions 0 to {num_modalities - 1}, received {list(wanted)}."
+        )
+    return wanted
+
+
 def _with_only(inputs: dict[str, Tensor], names: Sequence[str], members: tuple[int, ...]) -> dict[str, Tensor]:
     return {n: x if position in members else torch.zeros_like(x) for position, (n, x) in enumerate(inputs.items())}
 
@@ -289,22 +302,24 @@ def _logits_of(output: Any) -> Tensor:
 
 
 def _probability(logits: Tensor, target: Tensor) -> Tensor:
-    return _log_probability(logits, target).exp() if target.dim() == 1 else _label_probability(logits, target).mean(-1)
+    return (
+        _log_probability(logits, target).exp() if target.dim() == 1 else torch.sigmoid(_signed(logits, target)).mean(-1)
+    )
 
 
 def _log_probability(logits: Tensor, target: Tensor) -> Tensor:
     if target.dim() == 2:
-        return _label_probability(logits, target).log().mean(-1)
+        return nn.functional.logsigmoid(_signed(logits, target)).mean(-1)
     return _target_logit(logits.log_softmax(-1), target)
 
 
-def _label_probability(logits: Tensor, target: Tensor) -> Tensor:
-    return torch.sigmoid(torch.where(target.bool(), logits, -logits))
+def _signed(logits: Tensor, target: Tensor) -> Tensor:
+    return torch.where(target.bool(), logits, -logits)
 
 
 def _target_logit(logits: Tensor, target: Tensor) -> Tensor:
     if target.dim() == 2:
-        return torch.where(target.bool(), logits, -logits).mean(-1)
+        return _signed(logits, target).mean(-1)
     return logits.gather(-1, target.long().expand(len(logits), -1).unsqueeze(-1)).squeeze(-1)
 
 

@@ -26,7 +26,7 @@ class ClosureOptimizer(torch.optim.Optimizer):
         self.base.register_load_state_dict_post_hook(self._share)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Run both passes and step; returns the first pass's loss.
 
         Without a closure this is the step of the user's optimizer, allowed only where a `perturbed()` block was completed

@@ -18,12 +18,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from msam import checks
+from msam.sharpness._tensors import Gradients, add, combined, compared, held, kept
+from msam.sharpness._tensors import norm as norm  # for rules
 
 if TYPE_CHECKING:
     from msam.sharpness._closure import ClosureOptimizer
 
 Contributions = Tensor | Sequence[float]
-Gradients = dict[nn.Parameter, Tensor]
+SHORTEST = torch.finfo(torch.float32).tiny  # a shorter direction counts as zero: rho / norm would overflow
 
 
 class Direction(NamedTuple):
@@ -69,12 +71,9 @@ class Sharpness(ABC):
         sync: bool,
         monitor: int,
     ) -> None:
-        checks.in_range("rho", rho, checks.Range(ge=0, lt=math.inf))
         checks.in_range("monitor", monitor, checks.Range(ge=0))
-        if any(group.get("maximize") for group in optimizer.param_groups):
-            raise ValueError("The optimizer must minimize, received maximize=True. Negate the loss instead.")
         self.optimizer = optimizer
-        self.rho = rho
+        self.rho = _radius(rho)
         self.model = model
         self.sync = sync
         self.monitor = monitor
@@ -83,6 +82,7 @@ class Sharpness(ABC):
         self.completed = False
         self._inside = False
         self._climbs = 0
+        self._rhos()
         optimizer.register_step_pre_hook(self._before_step)
 
     @abstractmethod
@@ -175,65 +175,74 @@ class Sharpness(ABC):
     def _climbed(self, contributions: Contributions | None, model: nn.Module | None) -> Iterator[bool]:
         if self._inside:
             raise RuntimeError("perturbed() cannot be entered inside another perturbed() block of the same rule.")
-        share = self.share(self._agreed(contributions))
         rhos = self._rhos()
-        first = self._stashed()
-        parameters = list(first)
-        direction = self.direction(list(first.values())) if first else Direction([], torch.zeros(()))
-        norm = float(direction.norm)
-        radius = max((rhos[p] for p in parameters), default=0.0)
-        climbing = radius > 0 and math.isfinite(norm) and norm > 0
-        weights = [p.detach().clone() for p in parameters] if climbing else []
-        statistics = _running_statistics(model) if climbing else []
+        share = self.share(self._agreed(contributions))
+        made = self._made()
+        first = kept(made)
+        if not first:
+            warnings.warn("perturbed() was entered without any gradient: call loss.backward() before it.", stacklevel=5)
         self._inside = True
         try:
-            if climbing:
-                _hold(statistics, held=True)
-                _climb(parameters, direction.vectors, [rhos[p] / norm for p in parameters])
-            yield climbing
-            second = self._made() if climbing else {}
-            if climbing and not second:
+            self._put({})
+            with self._moved(first, rhos) as radius, held(model if radius else None):
+                yield radius > 0
+            second = self._made()
+            if radius and not second:
                 raise RuntimeError(
                     "No gradient was made inside perturbed(). Run forward and backward once more inside the block: "
                     "criterion(model(x), y).backward()."
                 )
+            self.last = {"share": share, "radius": radius}
+            if radius:
+                self._climbs += 1
+                if self.monitor and self._climbs % self.monitor == 0:
+                    self.last |= compared(first, second)
+                self._put(combined(first, second, share))
+            else:
+                self._put_back(made, first)
         except BaseException:
-            self._put(first)
+            self._put_back(made, first)
             raise
         finally:
             self._inside = False
-            _hold(statistics, held=False)
-            if climbing:
-                torch._foreach_copy_([p.detach() for p in parameters], weights)
-        self.last = {"share": share, "radius": radius if climbing else 0.0}
-        if climbing:
-            self._climbs += 1
-            if self.monitor and self._climbs % self.monitor == 0:
-                self.last |= _compared(first, second)
-        self._put(combined(first, second, share) if climbing else first)
         self.completed = True
 
-    def _rhos(self) -> dict[nn.Parameter, float]:
-        groups = self.optimizer.param_groups
-        return {p: group.get("rho", self.rho) for group in groups for p in group["params"]}
+    @contextmanager
+    def _moved(self, first: Gradients, rhos: dict[nn.Parameter, float]) -> Iterator[float]:
+        """Climb and yield the radius, 0 where nothing climbs; come back bit for bit, however the block ends."""
+        weights: Gradients = {}
+        try:
+            with torch.no_grad():
+                direction = self.direction(list(first.values())) if first else Direction([], torch.zeros(()))
+                norm = float(direction.norm)
+                radius = max((rhos[p] for p in first), default=0.0)
+                if not (math.isfinite(norm) and norm > radius * SHORTEST):
+                    radius = 0.0
+                if radius:
+                    weights = {p: p.detach().clone() for p in first}
+                    add(list(first), direction.vectors, [rhos[p] / norm for p in first])
+                del direction
+            yield radius
+        finally:
+            if weights:
+                torch._foreach_copy_([p.detach() for p in weights], list(weights.values()))
 
-    def _stashed(self) -> Gradients:
-        """Take the gradients away; clone those that are views (into DDP's buckets), which the second pass overwrites."""
-        taken: Gradients = {}
-        for p, grad in self._made().items():
-            if grad.is_sparse:
-                raise ValueError(
-                    f"{type(self).__name__} needs dense gradients, found a sparse one for a parameter of shape "
-                    f"{tuple(p.shape)}. Build the embedding with sparse=False."
-                )
-            taken[p] = grad.clone() if grad._is_view() else grad
-        if not taken:
-            warnings.warn("perturbed() was entered without any gradient: call loss.backward() before it.", stacklevel=5)
-        self._put({})
-        return taken
+    def _rhos(self) -> dict[nn.Parameter, float]:
+        rhos: dict[nn.Parameter, float] = {}
+        for group in self.optimizer.param_groups:
+            if group.get("maximize"):
+                raise ValueError("The optimizer must minimize, received maximize=True. Negate the loss instead.")
+            rhos |= dict.fromkeys(group["params"], _radius(group.get("rho", self.rho)))
+        return rhos
 
     def _made(self) -> Gradients:
-        parameters = (p for group in self.optimizer.param_groups for p in group["params"])
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        sparse = [p for p in parameters if p.grad is not None and p.grad.is_sparse]
+        if sparse:
+            raise ValueError(
+                f"{type(self).__name__} needs dense gradients, found a sparse one for a parameter of shape "
+                f"{tuple(sparse[0].shape)}. Build the embedding with sparse=False."
+            )
         return {p: p.grad for p in parameters if p.grad is not None}
 
     def _put(self, gradients: Gradients) -> None:
@@ -241,10 +250,19 @@ class Sharpness(ABC):
             for p in group["params"]:
                 p.grad = gradients.get(p)
 
+    def _put_back(self, made: Gradients, first: Gradients) -> None:
+        """Put the first pass's own tensors back; refill those whose memory the second pass may have overwritten."""
+        with torch.no_grad():
+            for p, grad in made.items():
+                if first[p] is not grad:
+                    grad.copy_(first[p])
+        self._put(made)
+
     def _agreed(self, contributions: Contributions | None) -> Contributions | None:
         if contributions is None or not (self.sync and dist.is_available() and dist.is_initialized()):
             return contributions
-        mean = torch.as_tensor(contributions).detach().clone()
+        device = next(p.device for group in self.optimizer.param_groups for p in group["params"])
+        mean = torch.as_tensor(contributions).detach().clone().to(device)
         dist.all_reduce(mean)
         return mean / dist.get_world_size()
 
@@ -254,48 +272,8 @@ class Sharpness(ABC):
         self.completed = False
 
 
-def norm(tensors: list[Tensor]) -> Tensor:
-    """Return the L2 norm of all tensors together, a scalar on the first one's device."""
-    norms = torch._foreach_norm(tensors)
-    return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
-
-
-def combined(first: Gradients, second: Gradients, share: float) -> Gradients:
-    """Return `(1 - share) * first + share * second`; a missing gradient counts as 0. Overwrites the tensors of `second`."""
-    both = [p for p in second if p in first]
-    if both and share < 1:
-        torch._foreach_lerp_([second[p] for p in both], [first[p] for p in both], 1 - share)
-    alone = {p: grad * share for p, grad in second.items() if p not in first}
-    unused = {p: grad * (1 - share) for p, grad in first.items() if p not in second}
-    return {**second, **alone, **unused}
-
-
-def _climb(parameters: list[nn.Parameter], vectors: list[Tensor], scales: list[float]) -> None:
-    for scale in dict.fromkeys(scales):
-        chosen = [i for i, s in enumerate(scales) if s == scale]
-        torch._foreach_add_([parameters[i].detach() for i in chosen], [vectors[i] for i in chosen], alpha=scale)
-
-
-def _running_statistics(model: nn.Module | None) -> list[nn.modules.batchnorm._NormBase]:
-    modules = model.modules() if model is not None else ()
-    kinds = nn.modules.batchnorm._NormBase
-    return [m for m in modules if isinstance(m, kinds) and m.training and m.track_running_stats]
-
-
-def _hold(statistics: list[nn.modules.batchnorm._NormBase], *, held: bool) -> None:
-    """Hold running statistics by the flag: momentum = 0 would still count batches and breaks momentum=None."""
-    for module in statistics:
-        module.track_running_stats = not held
-
-
-def _compared(first: Gradients, second: Gradients) -> dict[str, float]:
-    zero = {p: torch.zeros_like(grad) for p, grad in {**first, **second}.items()}
-    a = [first.get(p, zero[p]) for p in zero]
-    b = [second.get(p, zero[p]) for p in zero]
-    norm_a, norm_b = float(norm(a)), float(norm(b))
-    change = float(norm(torch._foreach_sub(b, a))) / norm_a
-    inner = sum(float((x * y).sum()) for x, y in zip(a, b, strict=True))
-    return {"gradient_change": change, "cosine": inner / (norm_a * norm_b) if norm_b else math.nan}
+def _radius(rho: float) -> float:
+    return checks.in_range("rho", rho, checks.Range(ge=0, lt=math.inf))
 
 
 def _mean(losses: Tensor) -> Tensor:

@@ -1,0 +1,75 @@
+"""What a climb does to lists of tensors: their length, a step along them, the blend of two gradients; statistics held."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+
+Gradients = dict[nn.Parameter, Tensor]
+
+
+def norm(tensors: list[Tensor]) -> Tensor:
+    """Return the L2 norm of all tensors together, in float32 at least; a scalar on the first one's device."""
+    dtype = reduce(torch.promote_types, (t.dtype for t in tensors), torch.float32)
+    norms = torch._foreach_norm(tensors, 2, dtype)
+    return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
+
+
+@torch.no_grad()
+def combined(first: Gradients, second: Gradients, share: float) -> Gradients:
+    """Return `(1 - share) * first + share * second`; a missing gradient counts as 0. Overwrites the tensors of `second`."""
+    both = [p for p in second if p in first]
+    if both and share < 1:
+        torch._foreach_lerp_([second[p] for p in both], [first[p] for p in both], 1 - share)
+    alone = {p: grad * share for p, grad in second.items() if p not in first}
+    unused = {p: grad * (1 - share) for p, grad in first.items() if p not in second}
+    return {**second, **alone, **unused}
+
+
+def kept(made: Gradients) -> Gradients:
+    """Return the gradients, with copies of those that are views (into DDP's buckets), which the second pass overwrites."""
+    with torch.no_grad():
+        return {p: grad.clone() if grad._is_view() else grad for p, grad in made.items()}
+
+
+def add(parameters: list[nn.Parameter], vectors: list[Tensor], scales: list[float]) -> None:
+    """Add `scale * vector` to every parameter, in place."""
+    for scale in dict.fromkeys(scales):
+        chosen = [i for i, s in enumerate(scales) if s == scale]
+        torch._foreach_add_([parameters[i].detach() for i in chosen], [vectors[i] for i in chosen], alpha=scale)
+
+
+@contextmanager
+def held(model: nn.Module | None) -> Iterator[None]:
+    """Hold running statistics by the flag: momentum = 0 would still count batches and breaks momentum=None.
+
+    InstanceNorm writes into its buffers whatever its flag says, so they are copied back.
+    """
+    kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+    modules = [m for m in model.modules() if isinstance(m, kinds) and m.training] if model is not None else []
+    tracking = [m for m in modules if m.track_running_stats]
+    saved = [(b, b.clone()) for m in tracking if isinstance(m, kinds[1]) for b in m.buffers(recurse=False)]
+    try:
+        for module in tracking:
+            module.track_running_stats = False
+        yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True
+        for buffer, value in saved:
+            buffer.copy_(value)
+
+
+@torch.no_grad()
+def compared(first: Gradients, second: Gradients) -> dict[str, float]:
+    """Return `gradient_change`, `||second - first|| / ||first||`, and the `cosine` between both."""
+    zero = {p: torch.zeros_like(grad) for p, grad in {**first, **second}.items()}
+    a = [first.get(p, zero[p]) for p in zero]
+    b = [second.get(p, zero[p]) for p in zero]
+    norm_a, norm_b = float(norm(a)), float(norm(b))
+    change = float(norm(list(torch._foreach_sub(b, a)))) / norm_a
+    inner = sum(float((x * y).sum()) for x, y in zip(a, b, strict=True))
+    return {"gradient_change": change, "cosine": inner / (norm_a * norm_b) if norm_b else math.nan}
