@@ -1,0 +1,105 @@
+"""From records to a report: tables, pictures, one page."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Group
+from rich.text import Text
+
+from msam import record
+from msam.report import curves, labels, page, provenance, tables
+from msam.report import runs as running
+from msam.report import select as selections
+from msam.report.rows import Row
+from msam.report.runs import Run
+from msam.report.sections import Section, sections
+from msam.report.select import Selection
+
+Path_ = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report as written.
+
+    Attributes:
+        sections: one per dataset and fusion: its rows, tables, comparisons and charts.
+        notes: what was left out, and why.
+        paths: the files written.
+    """
+
+    sections: tuple[Section, ...]
+    notes: tuple[str, ...]
+    paths: tuple[Path, ...]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of all sections."""
+        return [row for section in self.sections for row in section.block.rows]
+
+    def console_table(self) -> Group:
+        """Return the tables and notes for a rich console."""
+        shown = [tables.rich_table(table) for section in self.sections for table in section.tables]
+        return Group(*shown, *(Text(note, style="yellow") for note in self.notes))
+
+
+def report(paths: Sequence[Path_], out: Path_, *, select: str = "best_validation") -> Report:
+    """Write tables, pictures and a page about the records under `paths`.
+
+    Writes `table.md`, `table.csv`, `paired.csv` (where there is something to compare), `page.html` and a PNG per
+    chart; with several datasets or fusions the names of the PNGs say of which. A file appears whole or not at all.
+
+    Arguments:
+        paths: records (`*.jsonl`) or folders that hold some.
+        out: a folder, made if it does not exist.
+        select: which epoch is reported, "best_validation" or "last".
+
+    Raises:
+        FileNotFoundError: if there is no record.
+        ValueError: if the selection is unknown, no run is finished, the data changed between runs that name the same
+            data, or one configuration with one seed has two results.
+    """
+    selection = selections.load(select)
+    runs, notes = _read(paths, selection)
+    found = sections(runs, selection)
+    written = [_write(Path(out) / name, content) for name, content in _files(found, notes, selection)]
+    return Report(tuple(found), tuple(notes), tuple(written))
+
+
+def _read(paths: Sequence[Path_], selection: Selection) -> tuple[list[Run], list[str]]:
+    runs, left = running.finished(record.find(*paths), selection)
+    notes = [provenance.unfinished(one) for one in left]
+    if not runs:
+        raise ValueError("\n".join(["No run is finished, so there is nothing to report.", *notes]))
+    running.check_same_data(runs)
+    runs, repeated = running.without_repeats(runs)
+    return runs, [*notes, *repeated, *(provenance.not_finite(run) for run in runs if run.diverged)]
+
+
+def _files(found: Sequence[Section], notes: Sequence[str], selection: Selection) -> Iterator[tuple[str, bytes]]:
+    parts = [tables.markdown(table) for section in found for table in section.tables]
+    parts += ["\n".join(["### Notes", "", *(f"- {note}" for note in notes), ""])] if notes else []
+    yield "table.md", "\n".join(parts).encode()
+    yield "table.csv", tables.comma_separated([section.results for section in found]).encode()
+    paired = [section.paired for section in found if section.paired]
+    if paired:
+        yield "paired.csv", tables.comma_separated(paired).encode()
+    for section in found:
+        suffix = f"-{labels.slug(section.block.title)}" if len(found) > 1 else ""
+        for chart in section.charts:
+            if chart.file:
+                yield f"{chart.file}{suffix}.png", curves.png(chart, section.block.title)
+    yield "page.html", page.render(found, notes, selection).encode()
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,125 @@
+"""The page: one HTML file with everything in it, plotly included. No request ever leaves it."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from msam.report import commands, interactive, provenance
+from msam.report.charts import Area, Chart
+from msam.report.rows import Row
+from msam.report.runs import Run
+from msam.report.sections import Section
+from msam.report.select import Selection
+
+
+def render(sections: Sequence[Section], notes: Sequence[str], selection: Selection) -> str:
+    """Return the page as HTML.
+
+    Arguments:
+        sections: what to show.
+        notes: what was left out, and why.
+        selection: how the reported epochs were chosen.
+    """
+    environment = Environment(
+        loader=PackageLoader("msam.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    figures: dict[str, Any] = {}
+    shown = [_section(section, f"s{position}", figures) for position, section in enumerate(sections)]
+    return environment.get_template("page.html").render(
+        sections=shown,
+        notes=notes,
+        selection=selection,
+        runs=sum(len(section.block.runs) for section in sections),
+        figures=figures,
+        plotly=get_plotlyjs(),
+    )
+
+
+def _section(section: Section, id_: str, figures: dict[str, Any]) -> dict[str, Any]:
+    """What the template needs of a section; its plotly figures go to `figures`, by id."""
+    block = section.block
+    colours = section.style.colours
+    return {
+        "id": id_,
+        "title": block.title,
+        "facts": list(_facts(block.runs[-1])),
+        "results": section.results,
+        "paired": section.paired,
+        "by_kind": section.by_kind,
+        "colours": [colours[row.label] for row in block.rows],
+        "paired_colours": [colours[c.name] for c in section.comparisons],
+        "groups": [
+            _group(f"{id_}-{name}", list(charts), figures)
+            for name, charts in groupby(section.charts, key=lambda chart: chart.name)
+        ],
+        "rows": [_row(row, colours[row.label]) for row in block.rows],
+    }
+
+
+def _group(id_: str, charts: Sequence[Chart], figures: dict[str, Any]) -> dict[str, Any]:
+    """Charts of one name, shown one at a time by their tabs."""
+    tabs = []
+    for position, chart in enumerate(charts):
+        ids = [f"{id_}-{position}-{number}" for number in range(len(chart.panels))]
+        figures |= dict(zip(ids, interactive.figures(chart), strict=True))
+        tabs.append(
+            {
+                "name": chart.tab,
+                "caption": chart.caption,
+                "columns": min(chart.columns, len(chart.panels)),
+                "legend": [
+                    {"label": m.label, "colour": m.colour, "dash": "area" if isinstance(m, Area) else m.dash}
+                    for m in chart.legend
+                ],
+                "panels": [{"id": i, "title": panel.title} for i, panel in zip(ids, chart.panels, strict=True)],
+            }
+        )
+    return {"id": id_, "title": charts[0].title, "tabs": tabs}
+
+
+def _row(row: Row, colour: str) -> dict[str, Any]:
+    return {
+        "label": row.label,
+        "colour": colour,
+        "seeds": provenance.seeds(row.runs),
+        "config": json.dumps(row.config, indent=2, ensure_ascii=False),
+        "runs": [
+            {
+                "seed": "/".join(map(str, run.seed)),
+                "epoch": run.epoch["epoch"],
+                "epochs": len(run.record.epochs),
+                "accuracy": _percent(run.measures["accuracy"]),
+                "seconds": f"{(run.record.end or {}).get('seconds', math.nan):.1f}",
+                "path": str(run.record.path),
+                "command": commands.command(run.config),
+            }
+            for run in row.runs
+        ],
+    }
+
+
+def _facts(run: Run) -> Iterator[tuple[str, str]]:
+    """What is known of the data, as pairs of name and value."""
+    header = run.record.header
+    data = header["data"]
+    yield "modalities", ", ".join(run.modalities)
+    classes = ", ".join(map(str, header.get("classes") or []))
+    yield "classes", f"{header.get('num_classes')}" + (f" ({classes})" if 0 < len(classes) <= 80 else "")
+    yield "samples", " / ".join(f"{size} {name}" for name, size in data.get("sizes", {}).items())
+    yield "parameters", f"{header['parameters']:,}" if header.get("parameters") else "unknown"
+    yield "fingerprint", str(data.get("fingerprint"))[:12]
+    for name, value in data.get("facts", {}).items():
+        yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _percent(accuracy: float) -> str:
+    return f"{100 * accuracy:.1f}" if math.isfinite(accuracy) else "–"

@@ -1,0 +1,95 @@
+"""Where numbers come from, in words: selection, seeds, data, machine, versions, and what was left out."""
+
+from collections.abc import Iterable, Sequence
+
+from msam.record import Record
+from msam.report import labels
+from msam.report.rows import Block
+from msam.report.runs import WORLDS, Run, diverged
+from msam.report.select import Selection
+
+
+def caption(block: Block, selection: Selection) -> str:
+    """Return the line under a block's table."""
+    sentences = [
+        f"Selection {selection.name}: {selection.words}; test is read once, at that epoch",
+        seeds(block.runs),
+        "± is one standard deviation over seeds (n − 1)",
+        f"Data {fingerprints(block.runs)}",
+        _listed("Machine", (_machine(run) for run in block.runs)),
+        _listed("Versions", (_versions(run) for run in block.runs)),
+    ]
+    return ". ".join(sentences) + "."
+
+
+def seeds(runs: Sequence[Run]) -> str:
+    """Return which seeds the runs cover, as ranges.
+
+    The seeds of worlds are named too where the data are drawn from one.
+    """
+    words = f"Seeds {ranges(run.seed[0] for run in runs)}"
+    worlds = [run.seed[1] for run in runs if run.config["data"]["name"] in WORLDS]
+    return f"{words}, worlds {ranges(worlds)}" if worlds else words
+
+
+def fingerprints(runs: Sequence[Run]) -> str:
+    """Return name and short fingerprint of the runs' data; how many worlds where there are many."""
+    name = runs[0].config["data"]["name"]
+    found = list(dict.fromkeys(str(run.record.header["data"].get("fingerprint"))[:12] for run in runs))
+    return f"{name} {', '.join(found)}" if len(found) <= 3 else f"{name}, {len(found)} worlds, the first {found[0]}"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Return whole numbers as ranges.
+
+    >>> ranges([0, 1, 2, 5])
+    '0–2, 5'
+    """
+    parts: list[list[int]] = []
+    for n in sorted(set(numbers)):
+        if parts and n == parts[-1][-1] + 1:
+            parts[-1].append(n)
+        else:
+            parts.append([n])
+    return ", ".join(f"{part[0]}–{part[-1]}" if len(part) > 1 else f"{part[0]}" for part in parts)
+
+
+def unfinished(record: Record) -> str:
+    """Return a note on a run that did not finish and so stands in no table."""
+    done, wanted = len(record.epochs), record.config.get("epochs")
+    status = record.end.get("status", "finished") if record.end else None
+    if diverged(record):
+        why = "its loss is not finite (diverged)"
+    elif status not in (None, "finished"):
+        why = f"it ended as {status!r}"
+    else:
+        why = "it is not finished"
+    of = f" of {wanted}" if wanted else ""
+    name = f"{labels.of_run(record.config)}, seed {record.config.get('seed', 0)}"
+    return f"Left out: {name} ({record.path}): {why}, {done}{of} epochs recorded."
+
+
+def not_finite(run: Run) -> str:
+    """Return a note on a finished run with losses that are not finite."""
+    name = f"{labels.of_run(run.config)}, seed {run.config.get('seed', 0)}"
+    at = f"its selected epoch {run.epoch['epoch']}"
+    return f"{name} ({run.record.path}) has losses that are not finite; it counts, at {at}."
+
+
+def _listed(what: str, items: Iterable[str]) -> str:
+    return f"{what} {'; '.join(dict.fromkeys(items))}"
+
+
+def _machine(run: Run) -> str:
+    host = run.record.header.get("host", {})
+    words = [str(host.get("machine", "unknown"))]
+    words += [f"{host['cpus']} CPUs"] if host.get("cpus") else []
+    used = run.config.get("accelerator", "cpu") != "cpu"
+    return ", ".join([*words, str(host["accelerator"])] if used and host.get("accelerator") else words)
+
+
+def _versions(run: Run) -> str:
+    versions = run.record.header.get("versions", {})
+    words = ", ".join(f"{name} {versions[name]}" for name in sorted(versions))
+    commit = run.record.header.get("commit")
+    return f"{words}, commit {commit:.10}" if commit else words

@@ -1,0 +1,158 @@
+"""Runs as the report sees them: a record and the one epoch at which it is reported."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from msam import record
+from msam.record import Record
+from msam.report.select import Selection
+
+WORLDS = ("dial",)
+"""Datasets drawn anew from their seed: for them `data.seed` is one more replication, not another dataset."""
+
+KINDS = ("zeroed", "shapley", "head")
+"""Kinds of accuracy of a single modality: others absent; argmax of its Shapley logits; its own head."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run and the position of its selected epoch."""
+
+    record: Record
+    chosen: int
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of the run."""
+        return self.record.config
+
+    @property
+    def name(self) -> str:
+        """The run's name, or its file's where it has none."""
+        return str(self.record.header.get("run") or self.record.path.stem)
+
+    @property
+    def modalities(self) -> list[str]:
+        """Names of the modalities of the model, in order."""
+        return list(self.record.header["modalities"])
+
+    @property
+    def epoch(self) -> dict[str, Any]:
+        """The line of the selected epoch."""
+        return self.record.epochs[self.chosen]
+
+    @property
+    def seed(self) -> tuple[int, ...]:
+        """What tells replications of one row apart: the seed, and the world's where the data are a world."""
+        config = self.config
+        world = (config["data"].get("seed", 0),) if config["data"]["name"] in WORLDS else ()
+        return (config.get("seed", 0), *world)
+
+    @cached_property
+    def measures(self) -> dict[str, float]:
+        """Every number of the tables by key, NaN where it is not known; accuracies, F1 and shares in [0, 1]."""
+        test, end = self.epoch["test"], self.record.end or {}
+        found = {
+            "accuracy": number(test.get("accuracy")),
+            "valid_accuracy": number(self.epoch["valid"].get("accuracy")),
+            "macro_f1": number(test.get("macro_f1")),
+            "nll": number(test.get("nll")),
+            "tau": tau(self.epoch),
+            "share": mean(step.get("share") for step in self.record.steps),
+            "passes": number(end.get("passes_per_step")),
+            "milliseconds": 1000 * number(end.get("seconds_per_step")),
+        }
+        for name in self.modalities:
+            metrics = test.get("modalities", {}).get(name, {})
+            found |= {f"{kind}.{name}": number(metrics.get(kind)) for kind in KINDS}
+            dominant = [step["dominant"] for step in self.record.steps if step.get("dominant") is not None]
+            found[f"dominance.{name}"] = mean(float(d == name) for d in dominant)
+        return found
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss of the run was not finite."""
+        return diverged(self.record)
+
+
+def tau(epoch: dict[str, Any]) -> float:
+    """Return the normalised overfitting gap |acc_train - acc_test| / acc_test of an epoch line, in [0, inf).
+
+    Eq. 1 of the paper bounds it by 1, which does not hold (train 1, test 0.4 gives 1.5): it is not clamped.
+    NaN where the test accuracy is 0.
+
+    >>> tau({"train": {"accuracy": 1.0}, "test": {"accuracy": 0.4}})
+    1.5
+    """
+    train, test = (number(epoch[split].get("accuracy")) for split in ("train", "test"))
+    return abs(train - test) / test if test else math.nan
+
+
+def diverged(found: Record) -> bool:
+    """Tell whether a loss in the record is not finite."""
+    return any(not math.isfinite(number(line.get("loss"))) for line in (*found.steps, *found.epochs))
+
+
+def finished(records: Iterable[Record], selection: Selection) -> tuple[list[Run], list[Record]]:
+    """Return the finished runs, each at its selected epoch, and the records that are not finished."""
+    runs, unfinished = [], []
+    for found in records:
+        if found.end is None or found.end.get("status", "finished") != "finished" or not found.epochs:
+            unfinished.append(found)
+        else:
+            runs.append(Run(found, selection.choose([epoch["valid"] for epoch in found.epochs])))
+    return runs, unfinished
+
+
+def check_same_data(runs: Sequence[Run]) -> None:
+    """Check that equal data configurations meant equal data.
+
+    Raises:
+        ValueError: naming two records whose data carry the same name and settings but another fingerprint.
+    """
+    first: dict[str, Run] = {}
+    for run in runs:
+        before = first.setdefault(repr(sorted(run.config["data"].items())), run)
+        ours, theirs = (r.record.header["data"].get("fingerprint") for r in (run, before))
+        if ours != theirs:
+            raise ValueError(
+                f"{before.record.path} and {run.record.path} name the same data ({run.config['data']['name']}, same "
+                f"settings) but their fingerprints differ, {theirs!s:.12} and {ours!s:.12}: the data changed between "
+                "them. Report them apart."
+            )
+
+
+def without_repeats(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Return the runs without exact repetitions, and a note for each that was left out.
+
+    Raises:
+        ValueError: naming two records with one configuration and one seed but different results.
+    """
+    kept: dict[str, Run] = {}
+    notes = []
+    for run in runs:
+        before = kept.setdefault(repr(run.config), run)
+        if before is run:
+            continue
+        lines = [record.without_volatile([*r.record.steps, *r.record.epochs]) for r in (before, run)]
+        if repr(lines[0]) != repr(lines[1]):
+            raise ValueError(
+                f"{before.record.path} and {run.record.path} have the same configuration and seed but different "
+                "results. Report one of them, or find out what changed (versions, host)."
+            )
+        notes.append(f"{run.record.path} repeats {before.record.path} and was counted once.")
+    return list(kept.values()), notes
+
+
+def number(value: float | None) -> float:
+    """Return `value`, NaN for None."""
+    return math.nan if value is None else float(value)
+
+
+def mean(values: Iterable[float | None]) -> float:
+    """Return the mean of the finite values, NaN when there is none."""
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    return math.fsum(finite) / len(finite) if finite else math.nan

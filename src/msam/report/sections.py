@@ -1,0 +1,50 @@
+"""A section of the report: one block with its tables, comparisons and charts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msam.report import provenance, rows, series, stats, tables
+from msam.report.charts import Chart, Style, style
+from msam.report.rows import Block
+from msam.report.runs import Run
+from msam.report.select import Selection
+from msam.report.stats import Comparison
+from msam.report.tables import Table
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the report says of one block; `paired` is None where there is nothing to compare with."""
+
+    block: Block
+    style: Style
+    comparisons: tuple[Comparison, ...]
+    results: Table
+    by_kind: Table
+    paired: Table | None
+    charts: tuple[Chart, ...]
+
+    @property
+    def tables(self) -> list[Table]:
+        """The tables that every form of the report shows."""
+        return [table for table in (self.results, self.paired) if table is not None]
+
+
+def sections(runs: Sequence[Run], selection: Selection) -> list[Section]:
+    """Return a section for every block of the runs; a row keeps its colour in all of them."""
+    blocks = rows.blocks(runs)
+    looks = style([(row.label, row.name) for block in blocks for row in block.rows])
+    return [_section(block, looks, selection) for block in blocks]
+
+
+def _section(block: Block, looks: Style, selection: Selection) -> Section:
+    compared = tuple(stats.comparisons(block))
+    return Section(
+        block,
+        looks,
+        compared,
+        tables.results(block, provenance.caption(block, selection)),
+        tables.by_kind(block),
+        tables.paired(compared, f"{block.title}: paired comparisons") if compared else None,
+        tuple(series.charts(block, compared, looks)),
+    )

@@ -1,0 +1,65 @@
+"""Which epoch of a run is reported. A selection sees validation metrics and nothing else."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from msam import checks
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A rule that picks one epoch.
+
+    Attributes:
+        name: its name, printed with every table.
+        words: the rule in words.
+        choose: metrics of the validation split, epoch by epoch (at least one) -> position of the chosen epoch.
+    """
+
+    name: str
+    words: str
+    choose: Callable[[Sequence[Mapping[str, Any]]], int]
+
+
+def load(name: str) -> Selection:
+    """Return the selection called `name`.
+
+    Raises:
+        ValueError: if there is none, with the nearest known name.
+
+    >>> load("best_validation").choose([{"accuracy": 0.5}, {"accuracy": 0.7}, {"accuracy": 0.7}])
+    1
+    >>> load("best_test")
+    Traceback (most recent call last):
+    ValueError: Unknown selection 'best_test'. Did you mean 'last'? Known: best_validation, last.
+    """
+    return _SELECTIONS[checks.one_of("selection", name, _SELECTIONS)]
+
+
+def names() -> list[str]:
+    """Return the names of the selections."""
+    return sorted(_SELECTIONS)
+
+
+def _best(valid: Sequence[Mapping[str, Any]]) -> int:
+    accuracies = [_finite(metrics["accuracy"]) for metrics in valid]
+    return accuracies.index(max(accuracies))
+
+
+def _last(valid: Sequence[Mapping[str, Any]]) -> int:
+    return len(valid) - 1
+
+
+def _finite(accuracy: float | None) -> float:
+    return accuracy if accuracy is not None and math.isfinite(accuracy) else -math.inf
+
+
+_SELECTIONS = {
+    rule.name: rule
+    for rule in (
+        Selection("best_validation", "the epoch with the best validation accuracy, the earliest on ties", _best),
+        Selection("last", "the last epoch", _last),
+    )
+}
