@@ -1,6 +1,5 @@
-"""Laws for every rule found in the folder."""
+"""Laws for every rule found in the folder: the radius, entering, leaving."""
 
-import copy
 import math
 
 import pytest
@@ -9,51 +8,26 @@ from torch import nn
 
 from msam import sharpness
 from msam.sharpness import Sharpness
-
-RULES = sharpness.names()
-SHARES = torch.tensor([0.25, 0.75], dtype=torch.float64)
-ALL_TO_ONE = torch.tensor([0.0, 1.0], dtype=torch.float64)
-
-
-def network(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)).double()
-
-
-def data(size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(size, 4, generator=generator, dtype=torch.float64), torch.arange(size) % 3
-
-
-def loss_of(model: nn.Module, rows: slice = slice(None)) -> torch.Tensor:
-    x, y = data()
-    return nn.functional.cross_entropy(model(x[rows]), y[rows])
-
-
-def rule_for(name: str, model: nn.Module, rho: float = 0.5, **optimizer) -> Sharpness:
-    sgd = torch.optim.SGD(model.parameters(), **{"lr": 0.1, **optimizer})
-    return sharpness.load(name)(sgd, rho, model=model)
-
-
-def gradients(model: nn.Module) -> list[torch.Tensor | None]:
-    return [p.grad for p in model.parameters()]
-
-
-def weights(model: nn.Module) -> list[torch.Tensor]:
-    return [p.detach().clone() for p in model.parameters()]
-
-
-def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+from tests.contract._rules import (
+    ALL_TO_ONE,
+    RULES,
+    SHARES,
+    WITH_SHARE,
+    after_first_pass,
+    data,
+    gradients,
+    loss_of,
+    name_of,
+    network,
+    rule_for,
+    same,
+    weights,
+)
 
 
 @pytest.fixture(params=RULES)
 def rule(request) -> Sharpness:
-    """A rule whose model has just made its first gradient."""
-    model = network()
-    made = rule_for(request.param, model)
-    loss_of(model).backward()
-    return made
+    return after_first_pass(request.param)
 
 
 class TestRadius:
@@ -82,10 +56,8 @@ class TestRadius:
         assert 0 < change(1e-6) < 1e-4
         assert change(2e-6) / change(1e-6) == pytest.approx(2, rel=1e-3)
 
-    @pytest.mark.parametrize("name", RULES)
+    @pytest.mark.parametrize("name", WITH_SHARE)
     def test_at_share_one_a_rule_with_a_share_is_sam(self, name):
-        if not sharpness.load(name).uses_contributions:
-            return
         models = [network(), network()]
         for chosen, model in zip((name, "sam"), models, strict=True):
             rule = rule_for(chosen, model)
@@ -119,14 +91,16 @@ class TestRadius:
 
 
 class TestEntryAndExit:
-    def test_inside_there_is_no_gradient_and_the_weights_stand_at_distance_rho(self, rule):
-        theta = weights(rule.model)
+    def test_inside_there_is_no_gradient_and_the_weights_stand_rho_along_the_direction_of_the_rule(self, rule):
+        theta, twin = weights(rule.model), after_first_pass(name_of(rule))
+        vectors, length = twin.direction(gradients(twin.model))
+        expected = [t + 0.5 * v / length for t, v in zip(theta, vectors, strict=True)]
         with rule.perturbed(SHARES) as climbing:
             assert climbing
             assert gradients(rule.model) == [None] * 6
-            away = math.sqrt(sum(float(((p - t) ** 2).sum()) for p, t in zip(weights(rule.model), theta, strict=True)))
+            there = weights(rule.model)
             loss_of(rule.model).backward()
-        assert away == pytest.approx(0.5)
+        torch.testing.assert_close(there, expected, atol=1e-12, rtol=0)
         assert rule.last["radius"] == 0.5
 
     def test_the_gradient_is_a_blend_of_both(self, rule):
@@ -185,7 +159,7 @@ class TestEntryAndExit:
         results = []
         for parts in ([slice(None)], [slice(0, 8), slice(8, 16)]):
             model = without_norm(network())
-            twin = rule_for(rule.__class__.__name__.lower(), model)
+            twin = rule_for(name_of(rule), model)
             for rows in parts:
                 (loss_of(model, rows) / len(parts)).backward()
             with twin.perturbed(SHARES):
@@ -200,7 +174,7 @@ class TestEntryAndExit:
         with rule.perturbed(SHARES):
             loss_of(rule.model).backward()
         model = network()
-        twin = rule_for(rule.__class__.__name__.lower(), model)
+        twin = rule_for(name_of(rule), model)
         twin.backward(model, x, lambda z: nn.functional.cross_entropy(z, y, reduction="none"), lambda output: SHARES)
         for a, b in zip(gradients(model), gradients(rule.model), strict=True):
             torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
@@ -223,10 +197,12 @@ def _one_branch(model):
 
 
 def _raises(model):
+    loss_of(model).backward()
     raise Trouble
 
 
 def _interrupted(model):
+    loss_of(model).backward()
     raise KeyboardInterrupt
 
 
@@ -268,117 +244,5 @@ def test_weights_come_back_bit_for_bit_whatever_happens_inside(rule, inside):
 def test_after_an_exception_the_gradient_is_the_first_and_the_exception_goes_on(rule, inside):
     first = gradients(rule.model)
     with pytest.raises((Trouble, KeyboardInterrupt)), rule.perturbed(SHARES):
-        loss_of(rule.model).backward()
         inside(rule.model)
     assert all(a is b for a, b in zip(gradients(rule.model), first, strict=True))
-
-
-class TestNumbers:
-    @pytest.mark.parametrize("momentum", [0.1, None])
-    @pytest.mark.parametrize("name", RULES)
-    def test_batch_norm_counts_a_step_once(self, name, momentum):
-        model = network()
-        model[1].momentum = momentum
-        rule = rule_for(name, model)
-        loss_of(model).backward()
-        once = copy.deepcopy(model[1].state_dict())
-        with rule.perturbed(SHARES):
-            loss_of(model).backward()
-        assert all(torch.equal(v, once[k]) for k, v in model[1].state_dict().items())
-        assert model[1].num_batches_tracked == 1
-
-    def test_the_second_pass_still_uses_batch_statistics(self, rule):
-        rule.model[1].running_mean.fill_(100.0)
-        with rule.perturbed(SHARES):
-            again = loss_of(rule.model)
-            again.backward()
-        assert again < 5
-
-    @pytest.mark.parametrize("name", RULES)
-    def test_without_any_gradient_nothing_climbs_and_a_warning_says_why(self, name):
-        model = network()
-        rule = rule_for(name, model)
-        theta = weights(model)
-        with pytest.warns(UserWarning, match="without any gradient"), rule.perturbed(SHARES) as climbing:
-            pass
-        assert not climbing
-        assert same(weights(model), theta)
-
-    @pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
-    def test_a_zero_or_non_finite_gradient_climbs_nowhere_and_stays_what_it_is(self, rule, value):
-        for p in rule.model.parameters():
-            p.grad.fill_(value)
-        theta, first = weights(rule.model), gradients(rule.model)
-        with rule.perturbed(SHARES) as climbing:
-            loss_of(rule.model).backward()
-        assert not climbing
-        assert same(weights(rule.model), theta)
-        assert all(a is b for a, b in zip(gradients(rule.model), first, strict=True))
-        assert rule.last["radius"] == 0.0
-
-    @pytest.mark.parametrize("overflow", [None, "first", "second"])
-    @pytest.mark.parametrize("name", RULES)
-    def test_a_grad_scaler_unscales_once_and_skips_overflows(self, name, overflow):
-        results = []
-        for scaled in (False, True):
-            model = network().float()
-            rule = rule_for(name, model)
-            scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=scaled)
-            x, y = data()
-
-            def passed(model=model, scaler=scaler, x=x.float(), y=y, bad=False):
-                loss = scaler.scale(nn.functional.cross_entropy(model(x), y))
-                (loss * math.inf if bad else loss).backward()
-
-            theta = weights(model)
-            passed(bad=overflow == "first" and scaled)
-            with rule.perturbed(SHARES) as climbing:
-                if climbing:
-                    passed(bad=overflow == "second" and scaled)
-            scaler.step(rule.optimizer)
-            scaler.update()
-            if overflow and scaled:
-                assert same(weights(model), theta)
-            results.append(weights(model))
-        if not overflow:
-            for a, b in zip(*results, strict=True):
-                torch.testing.assert_close(a, b)
-
-    @pytest.mark.parametrize("name", RULES)
-    def test_sparse_gradients_are_refused(self, name):
-        table = nn.Embedding(4, 2, sparse=True)
-        rule = sharpness.load(name)(torch.optim.SGD(table.parameters(), lr=0.1), 0.1)
-        table(torch.tensor([1])).sum().backward()
-        with pytest.raises(ValueError, match="sparse=False"), rule.perturbed(SHARES):
-            pass
-
-    def test_frozen_parameters_stay(self, rule):
-        rule.model[0].weight.requires_grad_(False)
-        rule.model.zero_grad()
-        loss_of(rule.model).backward()
-        frozen = rule.model[0].weight.clone()
-        with rule.perturbed(SHARES):
-            assert torch.equal(rule.model[0].weight, frozen)
-            loss_of(rule.model).backward()
-        assert rule.model[0].weight.grad is None
-
-    @pytest.mark.parametrize("name", RULES)
-    def test_the_monitor_reports_how_the_gradient_changed(self, name):
-        model = network()
-        rule = sharpness.load(name)(torch.optim.SGD(model.parameters(), lr=0.1), 0.5, model=model, monitor=1)
-        loss_of(model).backward()
-        a = torch.cat([g.clone().flatten() for g in gradients(model)])
-        with rule.perturbed(SHARES):
-            loss_of(model).backward()
-            b = torch.cat([g.clone().flatten() for g in gradients(model)])
-        assert rule.last["gradient_change"] == pytest.approx(float((b - a).norm() / a.norm()))
-        assert rule.last["cosine"] == pytest.approx(float(a @ b / (a.norm() * b.norm())))
-
-    @pytest.mark.parametrize("name", RULES)
-    def test_what_a_rule_remembers_survives_a_round_trip(self, name):
-        one, other = rule_for(name, network()), rule_for(name, network())
-        loss_of(one.model).backward()
-        with one.perturbed(SHARES):
-            loss_of(one.model).backward()
-        other.load_state_dict(one.state_dict())
-        assert other.state_dict() == one.state_dict()
