@@ -38,18 +38,20 @@ class TestValues:
     def test_coalitions_come_in_bitmask_order(self):
         assert shapley.coalitions(3) == ((0,), (1,), (0, 1), (2,), (0, 2), (1, 2), (0, 1, 2))
 
+    @settings(deadline=None)
     @given(sizes, seeds)
     def test_efficiency_they_sum_to_the_value_of_all(self, num_modalities, seed):
         values = game(num_modalities, seed, 3)
         torch.testing.assert_close(shapley.shapley_values(values).sum(0), values[-1])
 
-    @given(st.integers(1, 5), seeds)
     @settings(deadline=None)
+    @given(st.integers(1, 5), seeds)
     def test_they_are_the_mean_over_all_orders_of_joining(self, num_modalities, seed):
         values = game(num_modalities, seed, 2)
         slow = definition.values(definition.by_set(values), num_modalities)
         torch.testing.assert_close(shapley.shapley_values(values), slow)
 
+    @settings(deadline=None)
     @given(st.integers(2, 6), seeds)
     def test_symmetry_modalities_that_do_the_same_get_the_same(self, num_modalities, seed):
         by_size = game(num_modalities, seed)
@@ -57,6 +59,7 @@ class TestValues:
         phi = shapley.shapley_values(values)
         torch.testing.assert_close(phi, phi[0].expand(num_modalities))
 
+    @settings(deadline=None)
     @given(st.integers(2, 6), seeds)
     def test_null_player_a_modality_that_changes_nothing_gets_nothing(self, num_modalities, seed):
         smaller = game(num_modalities - 1, seed)
@@ -67,6 +70,7 @@ class TestValues:
         assert phi[last].abs() < 1e-12
         torch.testing.assert_close(phi[:last], shapley.shapley_values(smaller))
 
+    @settings(deadline=None)
     @given(sizes, seeds, st.floats(-3, 3))
     def test_linearity(self, num_modalities, seed, factor):
         a, b = game(num_modalities, seed), game(num_modalities, seed + 1)
@@ -93,32 +97,6 @@ class TestValues:
     def test_a_number_of_rows_that_is_no_game_is_refused(self, rows):
         with pytest.raises(ValueError, match=r"2\*\*M - 1 rows"):
             shapley.shapley_values(torch.zeros(rows))
-
-
-class TestSampled:
-    def test_they_are_unbiased_and_efficient_and_know_their_error(self):
-        values = game(6, 3)
-        exact = shapley.shapley_values(values)
-        worth = {s: values[i] for i, s in enumerate(shapley.coalitions(6))}
-        inside = []
-        for seed in range(40):
-            drawn = shapley.sampled_shapley_values(worth.__getitem__, 6, permutations=40, seed=seed)
-            torch.testing.assert_close(drawn.values.sum(), values[-1])
-            inside.append(((drawn.values - exact).abs() < 2 * drawn.standard_error).double())
-        assert 0.85 < torch.stack(inside).mean() < 0.99
-
-    def test_the_same_seed_gives_the_same_result_for_twenty_modalities(self):
-        def value(members):
-            return torch.tensor(float(len(members) ** 2))
-
-        a, b = (shapley.sampled_shapley_values(value, 20, permutations=8, seed=5) for _ in range(2))
-        assert torch.equal(a.values, b.values)
-        torch.testing.assert_close(a.values.sum(), torch.tensor(400.0))
-
-    @pytest.mark.parametrize("permutations", [2, 5])
-    def test_an_odd_or_tiny_number_of_orders_is_refused(self, permutations):
-        with pytest.raises(ValueError, match="permutations"):
-            shapley.sampled_shapley_values(lambda s: torch.tensor(1.0), 3, permutations=permutations)
 
 
 class TestCoalitionLogits:
@@ -212,6 +190,7 @@ class TestContributions:
         slow = definition.contributions(logits, target, value)
         torch.testing.assert_close(shapley.contributions(logits, target, value), slow)
 
+    @settings(deadline=None)
     @given(st.integers(1, 4), seeds, st.sampled_from(shapley.VALUES), st.sampled_from(["batch", "none"]))
     def test_they_are_shares(self, modalities, seed, value, reduction):
         logits = 5 * game(modalities, seed, 3, 4)

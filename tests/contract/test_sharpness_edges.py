@@ -22,7 +22,6 @@ from tests.contract._rules import (
     weights,
 )
 
-
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, eps=1e-2),
