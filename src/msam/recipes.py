@@ -6,16 +6,22 @@ from typing import Any
 from msam.train import RunConfig, config
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "joint": {"optimizer": {"lr": 0.05}},
-    "sam": {"optimizer": {"lr": 0.05}, "sharpness": {"name": "sam", "rho": 0.2}},
-    "msam": {"optimizer": {"lr": 0.05}, "sharpness": {"name": "msam", "rho": 0.4}},
+    "joint": {"optimizer": {"lr": 0.3}},
+    "sam": {"optimizer": {"lr": 0.2}, "sharpness": {"name": "sam", "rho": 0.2}},
+    "msam": {"optimizer": {"lr": 0.2}, "sharpness": {"name": "msam", "rho": 0.2}},
 }
 """What tuning on AV-digits, late fusion, chose for each row on validation (`trials`, `benchmarks/avdigits_late.py`)."""
 
 UNIMODAL: dict[str, dict[str, Any]] = {
-    "audio": {"method": {"name": "unimodal", "modality": "audio"}},
-    "image": {"method": {"name": "unimodal", "modality": "image"}},
+    name: {**SETTINGS["joint"], "method": {"name": "unimodal", "modality": name}} for name in ("audio", "image")
 }
+
+UNTUNED: dict[str, dict[str, Any]] = {
+    "joint": {"optimizer": {"lr": 0.05}},
+    "sam": {"optimizer": {"lr": 0.05}, "sharpness": {"name": "sam", "rho": 0.2}},
+    "msam": {"optimizer": {"lr": 0.05}, "sharpness": {"name": "msam", "rho": 0.3}},
+}
+"""The same rows at the default learning rate, one for all, with radii that were not tuned."""
 
 LEARNING_RATES = (0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2)
 FEW_LEARNING_RATES = (0.1, 0.2, 0.4)
@@ -29,21 +35,21 @@ def demo(seeds: int) -> list[RunConfig]:
 
 
 def comparison(seeds: int) -> list[RunConfig]:
-    """Return the AV-digits comparison, late fusion: the rows of the demo, per-modality losses, and controls.
+    """Return the AV-digits comparison, late fusion: the rows of the demo, the same untuned, and controls.
 
-    Controls: the base optimizer with twice the epochs, SAM at the radius that M-SAM has to first order (0.75 of its
-    own, about the mean share).
+    Controls: per-modality losses added, the base optimizer with twice the epochs, SAM at the radius that M-SAM has to
+    first order (0.75 of its own, about the mean share).
     """
-    msam = SETTINGS["msam"]
+    joint, msam = SETTINGS["joint"], SETTINGS["msam"]
     controls: list[dict[str, Any]] = [
-        {"method": "uniform"},
-        {**SETTINGS["joint"], "epochs": 40},
+        {**joint, "method": "uniform"},
+        {**joint, "epochs": 40},
         {
             "optimizer": msam["optimizer"],
             "sharpness": {"name": "sam", "rho": round(0.75 * msam["sharpness"]["rho"], 3)},
         },
     ]
-    rows = [*SETTINGS.values(), *UNIMODAL.values(), *controls]
+    rows = [*SETTINGS.values(), *UNIMODAL.values(), *controls, *UNTUNED.values()]
     return [config(row, seed=seed, record_every=8, threads=1) for seed in range(seeds) for row in rows]
 
 
