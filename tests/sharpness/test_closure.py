@@ -4,10 +4,8 @@ import copy
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
-from torch.nn.parallel import DistributedDataParallel
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 import msam
 
@@ -101,9 +99,18 @@ def test_a_step_without_a_closure_raises_rather_than_train_as_the_plain_optimize
     optimizer.step()
 
 
-def test_distributed_checkpoint_can_initialise_its_state():
-    model, rule = setting()
-    assert "state" in get_optimizer_state_dict(model, rule.as_optimizer())
+def test_distributed_checkpoint_can_initialise_its_state_save_it_and_load_it():
+    (model, rule), (other, twin) = setting(), setting()
+    theta = copy.deepcopy(model)
+    optimizer, second = rule.as_optimizer(), twin.as_optimizer()
+    get_optimizer_state_dict(model, optimizer)
+    assert equal(model, theta)
+    optimizer.step(closure_for(model, optimizer, rule))
+    set_optimizer_state_dict(other, second, get_optimizer_state_dict(model, optimizer))
+    for mine, loaded in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(
+            rule.optimizer.state[mine]["momentum_buffer"], twin.optimizer.state[loaded]["momentum_buffer"]
+        )
 
 
 def test_schedulers_on_either_object_steer_the_one_learning_rate():
@@ -132,39 +139,95 @@ def test_checkpoints_are_those_of_the_plain_optimizer(into):
     assert second.state is twin.optimizer.state
 
 
-def test_a_group_added_to_either_is_in_both():
+@pytest.mark.parametrize("to", ["closure form", "plain optimizer"])
+def test_a_group_added_to_either_is_in_both_with_its_defaults(to):
     _, rule = setting()
     optimizer = rule.as_optimizer()
     extra = nn.Parameter(torch.zeros(1))
-    optimizer.add_param_group({"params": [extra]})
-    assert rule.optimizer.param_groups[1]["params"][0] is extra
+    (optimizer if to == "closure form" else rule.optimizer).add_param_group({"params": [extra]})
+    assert optimizer.param_groups is rule.optimizer.param_groups
+    assert rule.optimizer.param_groups[1]["params"] == [extra]
+    assert rule.optimizer.param_groups[1]["momentum"] == 0.9
 
 
-def _worker(rank: int, store: str, result: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
-    wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True)
-    rule = msam.MSAM(torch.optim.SGD(wrapped.parameters(), lr=0.1, momentum=0.9), rho=0.4)
-    x = torch.arange(32, dtype=torch.float64).view(8, 4).sin()[rank * 4 : rank * 4 + 4]
-    y = (torch.arange(8) % 3)[rank * 4 : rank * 4 + 4]
-    for _ in range(3):
-        rule.optimizer.zero_grad()
-        nn.functional.cross_entropy(wrapped(x), y).backward()
-        with rule.perturbed([0.1, 0.9] if rank == 0 else [0.5, 0.5]):
-            nn.functional.cross_entropy(wrapped(x), y).backward()
-        rule.optimizer.step()
-    if rank == 0:
-        torch.save([p.detach() for p in model.parameters()], result)
-    dist.destroy_process_group()
+def test_making_the_closure_form_leaves_the_groups_of_the_plain_optimizer_as_they_were():
+    a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    base = torch.optim.SGD([{"params": [("a", a)], "lr": 0.3}, {"params": [("b", b)], "rho": 0.2}], lr=0.1)
+    groups, keys = base.param_groups, [dict(g) for g in base.param_groups]
+    optimizer = msam.SAM(base).as_optimizer()
+    assert optimizer.param_groups is base.param_groups is groups
+    assert [dict(g) for g in groups] == keys
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_two_ranks_agree_on_the_share_and_train_as_one_process(tmp_path):
-    torch.multiprocessing.spawn(_worker, (str(tmp_path / "store"), str(tmp_path / "result")), nprocs=2)
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_closures_may_clear_gradients_either_way_and_return_what_they_like(set_to_none):
+    (one, rule), (other, twin) = setting(), setting()
+    optimizer = twin.as_optimizer()
+
+    def closure():
+        optimizer.zero_grad(set_to_none=set_to_none)
+        loss_of(other).backward()
+        twin.observe(SHARES)
+        return "anything"
+
+    for _ in range(2):
+        by_hand(one, rule)
+        assert optimizer.step(closure) == "anything"
+    assert equal(one, other)
+
+
+def test_where_nothing_climbs_the_closure_runs_once():
     model, rule = setting()
-    for _ in range(3):
-        by_hand(model, rule)
-    for a, b in zip(torch.load(tmp_path / "result", weights_only=True), model.parameters(), strict=True):
-        torch.testing.assert_close(a, b.detach(), atol=1e-6, rtol=0)
+    rule.rho = 0.0
+    optimizer, calls = rule.as_optimizer(), []
+
+    def closure():
+        calls.append(1)
+        return closure_for(model, optimizer, rule)()
+
+    optimizer.step(closure)
+    assert len(calls) == 1
+
+
+def test_when_the_second_pass_fails_the_weights_are_back_and_the_next_step_goes_on():
+    (model, rule), (fresh, twin) = setting(), setting()
+    optimizer, calls = rule.as_optimizer(), []
+
+    def closure():
+        calls.append(1)
+        loss = closure_for(model, optimizer, rule)()
+        if len(calls) == 2:
+            raise KeyError("second")
+        return loss
+
+    with pytest.raises(KeyError):
+        optimizer.step(closure)
+    assert equal(model, fresh)
+    by_hand(fresh, twin)
+    optimizer.step(closure)
+    assert equal(model, fresh)
+
+
+def test_a_closure_that_hears_no_contributions_is_refused_even_when_some_were_told_before_it():
+    model, rule = setting()
+    optimizer = rule.as_optimizer()
+    rule.observe(SHARES)
+    with pytest.raises(ValueError, match="needs the contributions"):
+        optimizer.step(closure_for(model, optimizer, rule, shares=None))
+
+
+def test_a_grad_scaler_steps_it_after_both_passes_and_not_after_one():
+    (one, rule), (other, twin) = setting(), setting()
+    optimizer, scaler = twin.as_optimizer(), torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    by_hand(one, rule)
+    scaler.scale(loss_of(other)).backward()
+    with twin.perturbed(SHARES):
+        scaler.scale(loss_of(other)).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+    optimizer.zero_grad()
+    scaler.scale(loss_of(other)).backward()
+    with pytest.raises(RuntimeError, match="plain optimizer"):
+        scaler.step(optimizer)

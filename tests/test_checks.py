@@ -1,0 +1,101 @@
+"""One voice for errors: the rule, what was received, the way out."""
+
+import math
+from typing import Annotated
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from msam import checks
+from msam.checks import Range
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+class TestRange:
+    @settings(deadline=None)
+    @given(finite, finite)
+    def test_ge_and_le_hold_their_bounds_and_gt_and_lt_do_not(self, bound, value):
+        assert Range(ge=bound).holds(value) == (value >= bound)
+        assert Range(gt=bound).holds(value) == (value > bound)
+        assert Range(le=bound).holds(value) == (value <= bound)
+        assert Range(lt=bound).holds(value) == (value < bound)
+
+    @settings(deadline=None)
+    @given(finite)
+    def test_without_bounds_every_number_is_inside(self, value):
+        assert Range().holds(value)
+
+    @pytest.mark.parametrize("allowed", [Range(), Range(ge=0), Range(lt=1)], ids=str)
+    def test_nan_is_never_inside(self, allowed):
+        assert not allowed.holds(math.nan)
+
+    @pytest.mark.parametrize(
+        ("allowed", "words"),
+        [(Range(ge=0), ">= 0"), (Range(gt=0, le=1), "> 0 and <= 1"), (Range(ge=-0.5, lt=1e6), ">= -0.5 and < 1e+06")],
+        ids=str,
+    )
+    def test_it_says_what_it_allows(self, allowed, words):
+        assert allowed.describe() == words
+
+
+class TestInRange:
+    @pytest.mark.parametrize("value", [0, 0.0, 3, 1e300, math.inf])
+    def test_what_is_inside_is_returned_as_it_is(self, value):
+        assert checks.in_range("rho", value, Range(ge=0)) is value
+
+    @pytest.mark.parametrize("value", [-0.1, math.nan, "0.1", None, [0.1], True], ids=repr)
+    def test_what_is_outside_or_no_number_is_refused_with_the_rule_and_what_was_received(self, value):
+        with pytest.raises(ValueError, match="`rho` must be >= 0, received ") as error:
+            checks.in_range("rho", value, Range(ge=0))
+        assert repr(value) in str(error.value)
+
+
+class TestNames:
+    OPTIONS = ("joint", "ogm_ge", "agm")
+
+    @pytest.mark.parametrize("value", OPTIONS)
+    def test_a_known_name_is_returned(self, value):
+        assert checks.one_of("method", value, iter(self.OPTIONS)) == value
+
+    def test_an_unknown_name_gets_the_nearest_and_the_list_in_order(self):
+        with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message is compared
+            checks.one_of("method", "ogm", self.OPTIONS)
+        assert str(error.value) == "Unknown method 'ogm'. Did you mean 'ogm_ge'? Known: agm, joint, ogm_ge."
+
+    @pytest.mark.parametrize("value", ["zzzzzz", "", 3, None], ids=repr)
+    def test_where_nothing_is_near_nothing_is_guessed(self, value):
+        with pytest.raises(ValueError, match=r"Unknown method .*\. Known: agm, joint, ogm_ge\."):
+            checks.one_of("method", value, self.OPTIONS)
+        assert checks.did_you_mean(value, self.OPTIONS) == ""
+
+    @settings(deadline=None)
+    @given(st.text(), st.lists(st.text()))
+    def test_a_guess_is_always_one_of_the_options(self, value, options):
+        guess = checks.did_you_mean(value, options)
+        assert guess == "" or any(guess == f" Did you mean {option!r}?" for option in options)
+
+
+class TestArguments:
+    @staticmethod
+    def rule(a: Annotated[float, Range(ge=0)], b: Annotated[float | None, Range(lt=1)] = None, c: int = 0) -> None:
+        """A function whose annotations carry ranges."""
+
+    def test_a_range_is_read_off_an_annotation(self):
+        assert checks.parameter_range(Annotated[float, "note", Range(ge=0)]) == Range(ge=0)
+        assert checks.parameter_range(Annotated[float, "note"]) is None
+        assert checks.parameter_range(float) is None
+
+    @pytest.mark.parametrize("arguments", [{"a": 0.0}, {"a": 1, "b": None}, {"a": 1, "b": 0.5, "c": -3}, {}], ids=str)
+    def test_arguments_inside_none_and_left_out_ones_are_let_through(self, arguments):
+        checks.arguments_in_range(self.rule, arguments)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [({"a": -1}, "`a` must be >= 0, received -1."), ({"a": 0, "b": 1}, "`b` must be < 1, received 1.")],
+        ids=str,
+    )
+    def test_the_first_argument_outside_is_named(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            checks.arguments_in_range(self.rule, arguments)
