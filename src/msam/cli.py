@@ -16,6 +16,7 @@ from cyclopts import App, Group, Parameter
 from cyclopts.exceptions import CycloptsError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import msam
 from msam import checks
@@ -33,7 +34,12 @@ GENERAL, RUN = Group("Run", sort_key=0), Group("Training", sort_key=1)
 
 
 def main(tokens: Sequence[str] | None = None) -> None:
-    """Run the command line; errors of the user's making end it with one message and exit code 1."""
+    """Run the command line; errors of the user's making end it with one message and exit code 1.
+
+    Parts of one's own (`--method my_lab.foo`) are also looked for in the current folder.
+    """
+    if "" not in sys.path:
+        sys.path.append("")
     tokens = list(sys.argv[1:] if tokens is None else tokens)
     sys.path.append(os.getcwd())  # so that `--method my_lab.mine` finds a module beside the user's work
     try:
@@ -74,7 +80,7 @@ def list_(
         for name in KINDS[one].names():
             summary = (inspect.getdoc(KINDS[one].find(name)) or "").split("\n\n")[0].replace("\n", " ")
             lines = [_described(key, o.default, o.range) for key, o in options(one, name).items()]
-            table.add_row(name, _plain(summary), _plain("\n".join(lines)))
+            table.add_row(name, Text(summary), Text("\n".join(lines)))
         Console().print(table)
 
 
@@ -119,7 +125,7 @@ def _train_command(tokens: Sequence[str]) -> Callable[..., None]:
         folder = Path(out) if out else Path("runs") / settings.run_name()
         bar = Bar()
         result = train(settings, folder, resume=bool(resume), watcher=bar)
-        bar.console.print(f"Record: {result.path}   Look at it: msam report {folder}", highlight=False)
+        bar.console.print(Text(f"Record: {result.path}   Look at it: msam report {folder}"), soft_wrap=True)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -209,7 +215,7 @@ def _report(runs: Sequence[Path], out: Path, select: str) -> None:
     made = make(runs, out, select=select)
     console = Console()
     console.print(made.console_table())
-    console.print(f"Page: {out / 'page.html'}   Table: {out / 'table.md'}", highlight=False)
+    console.print(Text(f"Page: {out / 'page.html'}   Table: {out / 'table.md'}"), soft_wrap=True)
 
 
 def _limits(default: Any, allowed: checks.Range | None) -> str:
@@ -221,12 +227,6 @@ def _described(key: str, default: Any, allowed: checks.Range | None) -> str:
     return f"{key} {_limits(default, allowed)}"
 
 
-def _plain(text: str) -> Any:
-    from rich.text import Text
-
-    return Text(text)
-
-
 def _fail(message: str) -> typing.NoReturn:
-    Console(stderr=True).print(f"[bold red]error:[/] {_plain(message)}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(Text("error: ", "bold red").append(message, "default not bold"), soft_wrap=True)
     raise SystemExit(1)

@@ -48,13 +48,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training.
+    """A stretch of training. What does not train keeps its parameters; its BatchNorm statistics go on.
 
     Attributes:
         epochs: how many, at least 1.
         roles: which roles of parameters train ("encoder", "head", "fusion"), None for all.
         modalities: which modalities' encoders and heads train, None for all.
-        new_optimizer: start with a fresh optimizer instead of the one so far.
+        new_optimizer: start with a fresh optimizer, rule and schedule instead of those so far.
     """
 
     epochs: int
@@ -91,7 +91,11 @@ class Method:
         return model
 
     def stage(self, run: Run, k: int) -> Stage | None:
-        """Return the k-th stage of training, None when there is no more; pure in `k` and `run.state`."""
+        """Return the k-th stage of training, None when there is no more; pure in `k` and `run.state`.
+
+        Things with a `state_dict` are put into `run.state` here, at `k = 0`, if they are not there yet: a run that is gone
+        on with asks for stage 0, loads what was saved into them, and then asks for the stage it was in.
+        """
         return Stage(run.epochs) if k == 0 else None
 
     def loss(self, run: Run, output: Output, batch: Batch) -> Tensor:

@@ -19,7 +19,7 @@ class Fusion(nn.Module, ABC):
         num_classes: number of logits, at least 1.
 
     Raises:
-        ValueError: if `dims` is empty or a size is below 1.
+        ValueError: if `dims` is empty, a size is below 1, or torch cannot name a module like a modality.
     """
 
     splits: ClassVar[bool] = True
@@ -31,6 +31,10 @@ class Fusion(nn.Module, ABC):
             raise ValueError("`dims` must name at least one modality, received none.")
         for name, value in [*dims.items(), ("num_classes", num_classes)]:
             checks.in_range(name, value, checks.Range(ge=1))
+            if not name or "." in name or hasattr(nn.ModuleDict(), name):
+                raise ValueError(
+                    f"The name of a modality must hold no dot and be no word of torch's, received {name!r}."
+                )
         self.dims = dict(dims)
         self.num_classes = num_classes
 

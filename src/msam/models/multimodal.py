@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from msam import checks
@@ -19,7 +20,7 @@ class MultimodalModel(nn.Module):
         fusion: from the features to logits; its modalities are those of `encoders`, in the same order.
 
     Raises:
-        ValueError: if the modalities of encoders and fusion differ, or a name holds a dot.
+        ValueError: if the modalities of encoders and fusion differ.
     """
 
     def __init__(self, encoders: Mapping[str, nn.Module], fusion: Fusion) -> None:
@@ -29,9 +30,6 @@ class MultimodalModel(nn.Module):
                 "Encoders and fusion must have the same modalities in the same order, "
                 f"received {list(encoders)} and {list(fusion.modalities)}."
             )
-        dotted = [name for name in encoders if "." in name or not name]
-        if dotted:
-            raise ValueError(f"The name of a modality must not be empty or hold a dot, received {dotted[0]!r}.")
         self.encoders = nn.ModuleDict(dict(encoders))
         self.fusion = fusion
         self.heads = nn.ModuleDict()
@@ -49,7 +47,7 @@ class MultimodalModel(nn.Module):
             present: `(B, M)` bool; where False, the modality's feature is set to zeros for that sample.
 
         Raises:
-            ValueError: if a modality is missing, or batch sizes differ.
+            ValueError: if a modality is missing, batch sizes differ, or `present` is not `(B, M)`.
         """
         features = self.encode(inputs)
         if present is not None:
@@ -65,19 +63,19 @@ class MultimodalModel(nn.Module):
         for name in only or ():
             checks.one_of("modality", name, self.modalities)
         wanted = [name for name in self.modalities if only is None or name in only]
-        missing = [name for name in wanted if name not in inputs]
-        if missing:
-            raise ValueError(
-                f"Modality {missing[0]!r} is missing from the batch; found {sorted(inputs)}, expected {wanted}. Where "
-                "samples lack it, pass zeros and say so in `present`."
-            )
+        _all_there(wanted, inputs, "batch", "Where samples lack it, pass zeros and say so in `present`.")
         sizes = {name: len(inputs[name]) for name in wanted}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"All modalities must have the same batch size, received {sizes}.")
         return {name: self.encoders[name](inputs[name]) for name in wanted}
 
     def fuse(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Return the logits `(N, C)` of features; an absent modality is zeros of the right shape."""
+        """Return the logits `(N, C)` of features; an absent modality is zeros of the right shape.
+
+        Raises:
+            ValueError: if a modality is missing.
+        """
+        _all_there(self.modalities, features, "features", "Pass zeros of its shape for an absent one.")
         return self.fusion(features)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -94,9 +92,9 @@ class MultimodalModel(nn.Module):
 
     def add_heads(self, num_classes: int) -> None:
         """Give every modality a linear head of its own on its feature, for methods that train or measure with them."""
-        device = next(self.fusion.parameters()).device
+        like = next(self.fusion.parameters())
         for name, dim in self.fusion.dims.items():
-            self.heads[name] = nn.Linear(dim, num_classes, device=device)
+            self.heads[name] = nn.Linear(dim, num_classes, device=like.device, dtype=like.dtype)
 
     def head_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return modality -> `(B, C)` logits of each modality's own head.
@@ -123,10 +121,26 @@ class MultimodalModel(nn.Module):
             ValueError: if there is no such modality.
         """
         checks.one_of("modality", modality, self.modalities)
-        return MultimodalModel({modality: self.encoders[modality]}, self.fusion.over({modality}))
+        alone = self.fusion.over({modality}).to(next(self.fusion.parameters()))
+        return MultimodalModel({modality: self.encoders[modality]}, alone)
+
+
+def _all_there(wanted: Collection[str], given: Mapping[str, Tensor], where: str, way_out: str) -> None:
+    missing = [name for name in wanted if name not in given]
+    if missing:
+        raise ValueError(
+            f"Modality {missing[0]!r} is missing from the {where}; found {sorted(given)}, expected {list(wanted)}. "
+            f"{way_out}"
+        )
 
 
 def _where_present(features: dict[str, Tensor], present: Tensor) -> dict[str, Tensor]:
+    size = len(next(iter(features.values())))
+    if present.shape != (size, len(features)) or present.dtype != torch.bool:
+        raise ValueError(
+            f"`present` must be ({size}, {len(features)}) of bool, one column for each of {list(features)}, received "
+            f"{tuple(present.shape)} of {present.dtype}."
+        )
     masked = {}
     for position, (name, feature) in enumerate(features.items()):
         mask = present[:, position].view(-1, *[1] * (feature.dim() - 1))

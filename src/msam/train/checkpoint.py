@@ -17,7 +17,7 @@ def save(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
         OSError: if it could not be written (a full disk, say); what was at `path` before is untouched.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
             torch.save({"format": FORMAT, **content}, file)

@@ -15,8 +15,12 @@ class Engine:
 
     Arguments:
         accelerator: "auto", "cpu", "cuda" or "mps".
-        precision: as Fabric names it, "32-true" for instance.
+        precision: as Fabric names it, "32-true" for instance; "64-true" is done here, since Fabric hands the model's
+            output back in single precision.
         threads: CPU threads, 0 for torch's own choice.
+
+    Raises:
+        ValueError: if the machine has no such accelerator.
     """
 
     def __init__(self, accelerator: str = "cpu", precision: str = "32-true", threads: int = 0) -> None:
@@ -24,9 +28,14 @@ class Engine:
 
         if threads:
             torch.set_num_threads(threads)
+        within = "32-true" if precision == "64-true" else precision
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
+            try:
+                self._fabric = Fabric(accelerator=accelerator, devices=1, precision=within)  # type: ignore[arg-type]
+            except RuntimeError as error:
+                raise ValueError(f"`accelerator` must be one of this machine, received {accelerator!r}.") from error
+        self.double = precision == "64-true"
         self.backwards = 0
 
     @property
@@ -36,7 +45,7 @@ class Engine:
 
     def setup_model(self, model: nn.Module) -> nn.Module:
         """Return the wrapped model, on the device."""
-        return self._fabric.setup_module(model)
+        return self._fabric.setup_module(model.double() if self.double else model)
 
     def setup_optimizer(self, optimizer: torch.optim.Optimizer) -> Any:
         """Return the wrapped optimizer: its `step` knows the precision's scaler."""
@@ -48,11 +57,18 @@ class Engine:
         self._fabric.backward(loss)
 
     def to_device(self, batch: Batch) -> Batch:
-        """Return the batch on the device."""
+        """Return the batch on the device, in double precision if that is asked for."""
+        if self.double:
+            inputs = {name: _doubled(value) for name, value in batch.inputs.items()}
+            batch = batch._replace(inputs=inputs, target=_doubled(batch.target))
         if self.device.type == "cpu":
             return batch
         moved: Batch = self._fabric.to_device(batch)
         return moved
+
+
+def _doubled(value: Tensor) -> Tensor:
+    return value.double() if value.is_floating_point() else value
 
 
 def facts() -> dict[str, Any]:

@@ -21,7 +21,7 @@ def evaluate(
     *,
     value: shapley.Value = "probability",
     absent: str = "feature",
-    to_device: Callable[[Batch], Batch] = lambda batch: batch,
+    prepare: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> dict[str, Any]:
     """Measure a model on every sample of a split, in evaluation mode; the model is left in the mode it was in.
 
@@ -30,7 +30,7 @@ def evaluate(
         split: what to measure on; no sample is left out.
         value: what contributions are shares of.
         absent: what is set to zero for an absent modality, "feature" or "input".
-        to_device: brings a batch to the model.
+        prepare: makes a batch ready for the model (brings it to its device, say).
 
     Returns:
         `accuracy`, `macro_f1`, `nll` (nats); `modalities`: name -> accuracy of three named kinds, `head` (its own
@@ -39,9 +39,12 @@ def evaluate(
         is the largest; `imbalance = (M max contribution - 1) / (M - 1)`, 0 = balanced, 1 = one modality has all.
 
     Raises:
-        ValueError: if the targets are not integer classes.
+        ValueError: if the targets are not integer classes, the split is empty, or an input is not finite and neither are
+            the logits.
     """
-    coalitions, heads, target = _collected(network, split, absent, to_device)
+    if not len(split):
+        raise ValueError("The split has no samples to measure.")
+    coalitions, heads, target = _collected(network, split, absent, prepare)
     if target.is_floating_point() or target.dim() != 1:
         raise ValueError(
             f"The measures need integer classes (N,) as targets, found {tuple(target.shape)} of {target.dtype}."
@@ -102,8 +105,21 @@ def imbalance(contributions: Tensor) -> float:
     return 1.0 if size == 1 else float((size * contributions.max() - 1) / (size - 1))
 
 
+def unsound_input(batch: Batch) -> str | None:
+    """Return what is wrong with the first input that holds NaN or infinity, None when all are sound.
+
+    >>> unsound_input(Batch({"audio": torch.tensor([[0.0, torch.nan]])}, torch.tensor([0])))
+    "Input 'audio' holds 1 values that are NaN or infinite"
+    """
+    for name, value in batch.inputs.items():
+        bad = int((~value.isfinite()).sum()) if value.is_floating_point() else 0
+        if bad:
+            return f"Input {name!r} holds {bad} values that are NaN or infinite"
+    return None
+
+
 def _collected(
-    network: MultimodalModel, split: Split, absent: str, to_device: Callable[[Batch], Batch]
+    network: MultimodalModel, split: Split, absent: str, prepare: Callable[[Batch], Batch]
 ) -> tuple[Tensor, Mapping[str, Tensor], Tensor]:
     coalitions, targets = [], []
     heads: dict[str, list[Tensor]] = {}
@@ -111,8 +127,10 @@ def _collected(
     network.eval()
     try:
         with torch.no_grad():
-            for batch in map(to_device, batches(split, in_chunks(range(len(split)), EVALUATION_BATCH))):
+            for batch in map(prepare, batches(split, in_chunks(range(len(split)), EVALUATION_BATCH))):
                 output = network(batch.inputs, batch.present)
+                if not output.logits.isfinite().all() and (unsound := unsound_input(batch)):
+                    raise ValueError(f"{unsound} of a split of {len(split)} samples. Clean the data.")
                 given = output.features if absent == "feature" else batch.inputs
                 coalitions.append(shapley.coalition_logits(network, given, absent=absent).float())  # type: ignore[arg-type]
                 for name, logits in _head_logits(network, output.features).items():

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR
 
 from msam.checks import Range
 
@@ -66,8 +65,3 @@ def cosine(*, epochs: int, final: Annotated[float, Range(ge=0, le=1)] = 0.0) -> 
 
 OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {f.__name__: f for f in (sgd, adam, adamw)}
 SCHEDULES: Mapping[str, Callable[..., Callable[[int], float]]] = {f.__name__: f for f in (constant, step, cosine)}
-
-
-def scheduler(optimizer: torch.optim.Optimizer, name: str, *, epochs: int, **options: Any) -> LambdaLR:
-    """Return the schedule called `name`, to be stepped once per epoch."""
-    return LambdaLR(optimizer, SCHEDULES[name](epochs=epochs, **options))

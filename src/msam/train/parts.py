@@ -1,0 +1,57 @@
+"""From a configuration to the parts it names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from msam import data, methods, models, sharpness
+from msam.data import Dataset
+from msam.methods import Method
+from msam.models import MultimodalModel
+from msam.sharpness import Sharpness
+from msam.train.config import RunConfig
+from msam.train.optimizers import OPTIMIZERS, SCHEDULES
+
+
+def dataset(config: RunConfig) -> Dataset:
+    """Return the dataset."""
+    return data.load(config.data["name"])(**_options(config.data))
+
+
+def method(config: RunConfig) -> Method:
+    """Return the method."""
+    return methods.load(config.method["name"])(**_options(config.method))
+
+
+def model(config: RunConfig, dataset: Dataset) -> MultimodalModel:
+    """Return the model as its method builds it, with fresh weights."""
+    fusion, classes = config.fusion, dataset.num_classes
+    plain = models.build(dataset.encoders, dataset.shapes, classes, fusion["name"], **_options(fusion))
+    return method(config).build(plain, classes)
+
+
+def optimizer(config: RunConfig, model: MultimodalModel) -> torch.optim.Optimizer:
+    """Return a fresh optimizer of all parameters."""
+    return OPTIMIZERS[config.optimizer["name"]](model.parameter_groups(), **_options(config.optimizer))
+
+
+def schedule(config: RunConfig, optimizer: torch.optim.Optimizer) -> LambdaLR:
+    """Return the schedule of an optimizer's learning rates, to be stepped once per epoch."""
+    factor = SCHEDULES[config.schedule["name"]]
+    return LambdaLR(optimizer, factor(epochs=config.epochs, **_options(config.schedule)))
+
+
+def rule(config: RunConfig, optimizer: torch.optim.Optimizer, model: nn.Module) -> Sharpness | None:
+    """Return the sharpness rule beside an optimizer, or None."""
+    if config.sharpness is None:
+        return None
+    found: Any = sharpness.load(config.sharpness["name"])
+    made: Sharpness = found(optimizer, model=model, **_options(config.sharpness))
+    return made
+
+
+def _options(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if key != "name"}
