@@ -1,0 +1,95 @@
+"""The rules of the house: imports point down, importing is cheap, files fit in a sitting."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "msam"
+FILES = sorted(SOURCE.rglob("*.py"))
+FLOORS = {
+    "types": 0,
+    "checks": 0,
+    "record": 0,
+    "_registry": 0,
+    "shapley": 1,
+    "sharpness": 1,
+    "models": 2,
+    "data": 2,
+    "methods": 3,
+    "train": 4,
+    "recipes": 5,
+    "report": 6,
+    "cli": 7,
+}
+FRONT_DOOR = 2
+
+
+def unit(path: Path) -> str:
+    first = path.relative_to(SOURCE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Return the units of msam that a file imports, anywhere in it."""
+    units = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "msam":
+            parts = node.module.split(".")
+            units |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            units |= {n.name.split(".")[1] for n in node.names if n.name.startswith("msam.")}
+    return {u for u in units if u in FLOORS}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_point_down(path):
+    mine = unit(path)
+    if mine == "__init__":
+        assert all(FLOORS[other] <= FRONT_DOOR for other in imported(path))
+        return
+    higher = {other for other in imported(path) - {mine} if FLOORS[other] > FLOORS[mine]}
+    assert not higher, f"{path.name} is on floor {FLOORS[mine]} and imports {higher}"
+
+
+def test_the_report_reads_records_only():
+    for path in (SOURCE / "report").rglob("*.py"):
+        assert imported(path) <= {"report", "record", "checks"}, path
+        modules = {
+            a.name.split(".")[0]
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.Import)
+            for a in n.names
+        }
+        assert "torch" not in modules
+
+
+def test_only_the_engine_knows_the_engine():
+    users = {p.name for p in FILES if "lightning_fabric" in p.read_text()}
+    assert users == {"engine.py"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_a_file_fits_in_a_sitting(path):
+    assert len(path.read_text().splitlines()) <= 350
+
+
+MEASURE = """
+import sys, time
+began = time.perf_counter(); import torch; torch_took = time.perf_counter() - began
+before = set(sys.modules)
+began = time.perf_counter(); import msam; took = time.perf_counter() - began
+more = {m.split(".")[0] for m in set(sys.modules) - before} - {"msam"} - set(sys.stdlib_module_names)
+print(took / torch_took, " ".join(sorted(more)))
+"""
+
+
+def test_importing_msam_costs_little_more_than_torch_and_brings_nothing_else():
+    runs = [
+        subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True).stdout.split()
+        for _ in range(3)
+    ]
+    assert all(run[1:] == [] for run in runs)
+    assert min(float(run[0]) for run in runs) < 0.2

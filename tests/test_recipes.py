@@ -1,0 +1,54 @@
+"""Recipes are complete, fair, and say what the committed tuning chose."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from msam import recipes, record
+
+RESULTS = Path(__file__).parents[1] / "results" / "avdigits-late"
+
+
+def test_every_row_gets_the_same_number_of_trials_on_the_same_seeds():
+    spaces = recipes.trials()
+    assert len({len(space) for space in spaces.values()}) == 1
+    assert len({tuple(sorted(c.seed for c in space)) for space in spaces.values()}) == 1
+
+
+def test_seeds_that_chose_settings_are_not_those_reported():
+    tuned = {c.seed for space in recipes.trials().values() for c in space}
+    assert tuned.isdisjoint(c.seed for c in recipes.comparison(10))
+
+
+@pytest.mark.parametrize("row", recipes.SETTINGS)
+def test_the_settings_of_a_row_are_those_with_the_best_validation_accuracy(row):
+    scores = defaultdict(list)
+    for run in record.find(RESULTS / "tuning" / row):
+        rho = (run.config["sharpness"] or {}).get("rho")
+        scores[run.config["optimizer"]["lr"], rho].append(max(e["valid"]["accuracy"] for e in run.epochs))
+    assert {len(values) for values in scores.values()} == {2}
+    best = max(scores, key=lambda settings: sum(scores[settings]))
+    chosen = recipes.SETTINGS[row]
+    assert best == (chosen["optimizer"]["lr"], chosen.get("sharpness", {}).get("rho"))
+
+
+def test_the_demo_holds_the_three_rows_and_what_each_modality_can_do_alone():
+    runs = recipes.demo(1)
+    assert [(c.method["name"], (c.sharpness or {}).get("name")) for c in runs] == [
+        ("joint", None),
+        ("joint", "sam"),
+        ("joint", "msam"),
+        ("unimodal", None),
+        ("unimodal", None),
+    ]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_numbers_in_prose_tables_are_those_of_the_committed_tables(page):
+    lines = (RESULTS.parents[1] / page).read_text().splitlines()
+    made = "".join(path.read_text() for path in sorted(RESULTS.parent.rglob("*.md")))
+    rows = [line for line in lines if line.startswith("| ") and any(c.isdigit() for c in line)]
+    assert rows
+    for line in rows:
+        assert line in made, line
