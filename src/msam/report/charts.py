@@ -14,7 +14,7 @@ Dash = Literal["solid", "dashed", "dotted", "dashdot"]
 
 ROW_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#A6761D", "#66A61E", "#B2182B")
 FIXED_COLOURS = {"Joint": "#7F7F7F", "SAM": "#0072B2", "M-SAM": "#D55E00"}
-MODALITY_COLOURS = ("#4477AA", "#CCBB44", "#AA3377", "#228833", "#66CCEE", "#EE6677", "#999933", "#882255")
+MODALITY_COLOURS = ("#4477AA", "#DDAA33", "#AA3377", "#228833", "#66CCEE", "#EE6677", "#999933", "#882255")
 DASHES: tuple[Dash, ...] = ("solid", "dashed", "dotted", "dashdot")
 
 

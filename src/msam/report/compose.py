@@ -12,6 +12,7 @@ from msam import record
 from msam.report import curves, labels, page, provenance, tables
 from msam.report import runs as running
 from msam.report import select as selections
+from msam.report.console import ConsoleTable
 from msam.report.rows import Row
 from msam.report.runs import Run
 from msam.report.sections import Section, sections
@@ -41,7 +42,7 @@ class Report:
 
     def console_table(self) -> Group:
         """Return the tables and notes for a rich console."""
-        shown = [tables.rich_table(table) for section in self.sections for table in section.tables]
+        shown = [ConsoleTable(table) for section in self.sections for table in section.tables]
         return Group(*shown, *(Text(note, style="yellow") for note in self.notes))
 
 

@@ -38,7 +38,6 @@ LOOK: Any = {
     "ytick.color": INK,
     "ytick.labelsize": 8,
 }
-LEGEND_COLUMNS = 4
 
 
 def png(chart: Chart, subtitle: str) -> bytes:
@@ -55,8 +54,10 @@ def draw(chart: Chart, subtitle: str) -> Figure:
     rows = math.ceil(len(chart.panels) / columns)
     width = 10.0 if columns > 1 else 7.5
     caption = textwrap.wrap(chart.caption, int(15.5 * width))
-    legend_rows = math.ceil(len(chart.legend) / LEGEND_COLUMNS)
-    header, footer = 0.42 + 0.21 * legend_rows, 0.12 + 0.16 * len(caption)
+    longest = max((len(mark.label) for mark in chart.legend), default=0)
+    legend_columns = int(width / (0.62 + 0.085 * longest))
+    legend_rows = math.ceil(len(chart.legend) / legend_columns)
+    header, footer = 0.46 + 0.2 * legend_rows, 0.12 + 0.16 * len(caption)
     height = header + footer + rows * _height(chart)
     figure = Figure(figsize=(width, height), layout="constrained")
     engine = figure.get_layout_engine()
@@ -69,9 +70,10 @@ def draw(chart: Chart, subtitle: str) -> Figure:
         figure.legend(
             handles=[_handle(mark) for mark in chart.legend],
             loc="upper left",
-            bbox_to_anchor=(0.004, 1 - 0.34 / height),
-            ncols=LEGEND_COLUMNS,
+            bbox_to_anchor=(0.012, 1 - 0.43 / height),
+            ncols=legend_columns,
             borderaxespad=0,
+            borderpad=0,
             fontsize=9,
         )
     grid = figure.subplots(rows, columns, squeeze=False, sharey=chart.shared)

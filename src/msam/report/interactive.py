@@ -16,7 +16,7 @@ def figures(chart: Chart) -> list[dict[str, Any]]:
     """Return a plotly figure (`data` and `layout`, plain JSON values) for every panel of the chart.
 
     Every trace carries the label of its row or modality as `legendgroup`: the page's legend switches by it. Colours of
-    text and grid are left to the page, which knows whether it is dark.
+    text and grid are left to the page, which knows whether it is dark; so is what the vertical axis shows.
     """
     shared = _range(chart) if chart.shared else None
     return [_figure(panel, panel.y_range or shared, flat=chart.flat) for panel in chart.panels]
@@ -34,8 +34,8 @@ def _figure(panel: Panel, y_range: tuple[float, float] | None, *, flat: bool) ->
         figure.add_traces(_dots(dots, lane))
     figure.update_layout(
         template="none",
-        height=80 + 30 * len(lanes) if lanes else 130 if flat else 260,
-        margin={"l": 52, "r": 8, "t": 6, "b": 42},
+        height=64 + 30 * len(lanes) if lanes else 120 if flat else 260,
+        margin={"l": 40, "r": 10, "t": 8, "b": 40},
         showlegend=False,
         hovermode="closest" if lanes else "x unified",
         hoverlabel={"font": {"size": 12}},
@@ -44,7 +44,7 @@ def _figure(panel: Panel, y_range: tuple[float, float] | None, *, flat: bool) ->
         dragmode=False,
     )
     figure.update_xaxes(title={"text": panel.x_label, "standoff": 6}, zeroline=panel.zero, zerolinewidth=1, nticks=7)
-    figure.update_yaxes(title={"text": panel.y_label, "standoff": 4}, zeroline=False, nticks=3 if flat else 6)
+    figure.update_yaxes(zeroline=False, nticks=3 if flat else 6)
     if not lanes:
         figure.update_xaxes(tickformat="d", hoverformat="d")
         figure.update_yaxes(range=y_range)
@@ -92,7 +92,7 @@ def _area(area: Area) -> go.Scatter:
         mode="lines",
         stackgroup="one",
         line={"width": 0, "color": area.colour},
-        fillcolor=area.colour,
+        fillcolor=_clear(area.colour, 0.85),
         hovertemplate="%{y:.0f} %",
     )
 

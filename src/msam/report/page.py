@@ -80,7 +80,10 @@ def _group(id_: str, charts: Sequence[Chart], figures: dict[str, Any]) -> dict[s
                     {"label": m.label, "colour": m.colour, "dash": "area" if isinstance(m, Area) else m.dash}
                     for m in chart.legend
                 ],
-                "panels": [{"id": i, "title": panel.title} for i, panel in zip(ids, chart.panels, strict=True)],
+                "panels": [
+                    {"id": i, "title": panel.title, "y_label": panel.y_label}
+                    for i, panel in zip(ids, chart.panels, strict=True)
+                ],
             }
         )
     return {"id": id_, "title": charts[0].title, "tabs": tabs}
@@ -118,7 +121,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield "parameters", f"{header['parameters']:,}" if header.get("parameters") else "unknown"
     yield "fingerprint", str(data.get("fingerprint"))[:12]
     for name, value in data.get("facts", {}).items():
-        yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
+        yield name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _percent(accuracy: float) -> str:

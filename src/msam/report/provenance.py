@@ -19,6 +19,8 @@ def caption(block: Block, selection: Selection) -> str:
         _listed("Machine", (_machine(run) for run in block.runs)),
         _listed("Versions", (_versions(run) for run in block.runs)),
     ]
+    commits = [commit[:10] for run in block.runs if (commit := run.record.header.get("commit"))]
+    sentences += [_listed("Commit", commits)] if commits else []
     return ". ".join(sentences) + "."
 
 
@@ -77,7 +79,8 @@ def not_finite(run: Run) -> str:
 
 
 def _listed(what: str, items: Iterable[str]) -> str:
-    return f"{what} {'; '.join(dict.fromkeys(items))}"
+    found = list(dict.fromkeys(items))
+    return f"{what}{'s' * (len(found) > 1 and not what.endswith('s'))} {'; '.join(found)}"
 
 
 def _machine(run: Run) -> str:
@@ -90,6 +93,4 @@ def _machine(run: Run) -> str:
 
 def _versions(run: Run) -> str:
     versions = run.record.header.get("versions", {})
-    words = ", ".join(f"{name} {versions[name]}" for name in sorted(versions))
-    commit = run.record.header.get("commit")
-    return f"{words}, commit {commit:.10}" if commit else words
+    return ", ".join(f"{name} {versions[name]}" for name in sorted(versions))

@@ -53,8 +53,8 @@ def overview(block: Block, comparisons: Sequence[Comparison], style: Style) -> C
     if gained:
         panels.append(Panel("Difference to Joint, paired by seed", "accuracy points", "", gained, zero=True))
     caption = (
-        "Small dots are seeds, large dots their means. Left, bars are ±1 standard deviation over seeds"
-        + ("; right, 95 % BCa bootstrap intervals of the mean difference" if gained else "")
+        "Small dots are seeds, large dots their means. Bars of the accuracies are ±1 standard deviation over seeds"
+        + ("; bars of the differences are 95 % BCa bootstrap intervals of their mean" if gained else "")
         + f" ({_seeds(block)})."
     )
     return Chart("overview", "Test accuracy at the selected epoch", caption, tuple(panels), columns=2, file="accuracy")
@@ -84,15 +84,8 @@ def alone(block: Block, style: Style, kind: str) -> Chart:
         "head": "Each modality by itself: accuracy of its own head or its part of the logits.",
     }
     caption = f"{words[kind]} Validation. {BAND.format(seeds=_seeds(block))}"
-    return Chart(
-        "curves",
-        "Learning curves",
-        caption,
-        panels,
-        shared=True,
-        columns=3,
-        tab=f"each alone, {KIND_WORDS[kind]}",
-    )
+    tab, file = f"each alone, {KIND_WORDS[kind]}", "modalities" if kind == "zeroed" else ""
+    return Chart("curves", "Learning curves", caption, panels, shared=True, tab=tab, file=file)
 
 
 def overfitting(block: Block, style: Style) -> Chart:
@@ -114,7 +107,7 @@ def contributions(block: Block) -> Chart:
             for i, name in enumerate(row.runs[0].modalities)
         ]
         lines.append(_over_steps(row, "share s", "#7F7F7F", _share, window, dash="dotted"))
-        panels.append(Panel(row.label, "training step", "contribution", _seen(lines), y_range=(0.0, 1.0)))
+        panels.append(Panel(row.label, "training step", "contribution", _seen(lines), y_range=(-0.02, 1.04)))
     caption = (
         f"Shapley contributions of the batches, moving average over {_steps(window)}; they sum to 1. "
         "The dotted line is the share s with which the climbed gradient was weighted. "

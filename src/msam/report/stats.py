@@ -66,7 +66,7 @@ class Comparison:
     def reading(self) -> str:
         """The outcome in words; never a verdict that the number of seeds could not have given."""
         if self.best_p_holm >= LEVEL:
-            return f"too few seeds: p can be {self.best_p_holm:.2g} at best"
+            return f"too few seeds for p < {LEVEL:g}"
         if not self.p_holm < LEVEL:
             return "no difference shown"
         return "higher" if self.mean > 0 else "lower"
@@ -75,8 +75,8 @@ class Comparison:
 def summary(values: Sequence[float]) -> Summary:
     """Return number, mean and standard deviation; NaN among the values makes both NaN.
 
-    >>> summary([0.5, 0.7])
-    Summary(n=2, mean=0.6, sd=0.1414...)
+    >>> summary([1.0, 3.0])
+    Summary(n=2, mean=2.0, sd=1.4142135623730951)
     """
     n = len(values)
     if not all(map(math.isfinite, values)) or n == 0:
@@ -161,11 +161,13 @@ def paired(
 def comparisons(block: Block) -> list[Comparison]:
     """Compare test accuracies within a block: every row against Joint, and M-SAM against SAM, Holm over them all.
 
-    Where there are several Joint rows, a row meets the one that shares its other settings. Where there are several
-    M-SAM or SAM rows of one method, the two with the best mean validation accuracy meet.
+    Models of one modality are no competitors of Joint and stay out of the family. Where there are several Joint rows,
+    a row meets the one that shares its other settings. Where there are several M-SAM or SAM rows of one method, the
+    two with the best mean validation accuracy meet.
     """
-    pairs = [(row, base) for row in block.rows if (base := _joint(block, row)) is not None and base is not row]
-    for method in dict.fromkeys(row.method for row in block.rows):
+    rivals = [row for row in block.rows if row.method != "unimodal"]
+    pairs = [(row, base) for row in rivals if (base := _joint(block, row)) is not None and base is not row]
+    for method in dict.fromkeys(row.method for row in rivals):
         ours, sam = (_best(block, method, rule) for rule in ("msam", "sam"))
         if ours is not None and sam is not None:
             pairs.append((ours, sam))

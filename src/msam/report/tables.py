@@ -6,10 +6,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rich import box
-from rich.table import Table as RichTable
-from rich.text import Text
-
 from msam.report.rows import Block, Row
 from msam.report.runs import KINDS
 from msam.report.stats import Comparison, Summary, summary
@@ -26,11 +22,13 @@ class Column:
         title: its head, with the unit.
         numeric: whether it is aligned to the right.
         short: the head where there is little room.
+        rank: what goes first where there is no room at all: the higher, the sooner; 0 always stays.
     """
 
     title: str
     numeric: bool = True
     short: str = ""
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,13 +57,13 @@ def results(block: Block, caption: str) -> Table:
         Column("Seeds"),
         Column("Acc (%)"),
         *(Column(f"Acc {name} (%, zeroed)", short=f"{name} (%)") for name in block.modalities),
-        Column("Macro-F1 (%)", short="F1 (%)"),
-        Column("NLL (nats)", short="NLL"),
-        Column("τ"),
-        Column("Share s"),
-        Column("Dominant (% of steps)", short="Dominant (%)"),
-        Column("Passes/step", short="Passes"),
-        Column("Time (ms/step)", short="ms/step"),
+        Column("Macro-F1 (%)", short="F1 (%)", rank=7),
+        Column("NLL (nats)", short="NLL", rank=6),
+        Column("τ", rank=1),
+        Column("Share s", rank=4),
+        Column("Dominant (% of steps)", short="Dominant (%)", rank=3),
+        Column("Passes/step", short="Passes", rank=2),
+        Column("Time (ms/step)", short="ms/step", rank=5),
     )
     return Table(
         block.title,
@@ -97,11 +95,11 @@ def paired(comparisons: Sequence[Comparison], title: str) -> Table:
         Column("Row", numeric=False),
         Column("Against", numeric=False),
         Column("Pairs"),
-        Column("Ahead in"),
+        Column("Ahead in", rank=3),
         Column("Difference (points)", short="Δ (points)"),
         Column("95 % interval (BCa)", short="95 % BCa"),
-        Column("p"),
-        Column("p (Holm)"),
+        Column("p", rank=2),
+        Column("p (Holm)", rank=1),
         Column("Reading", numeric=False),
     )
     rows = tuple(
@@ -120,8 +118,9 @@ def paired(comparisons: Sequence[Comparison], title: str) -> Table:
     )
     caption = (
         "Test accuracy of a row minus that of the other, paired by seed. Interval: bias-corrected and accelerated "
-        "bootstrap of the mean difference. p: paired permutation test, two-sided, exact up to 13 pairs; "
-        f"Holm over the {len(comparisons)} comparison{'s' * (len(comparisons) != 1)} of this table."
+        "bootstrap of the mean difference, too narrow where pairs are few. p: paired permutation test, two-sided, exact "
+        f"up to 13 pairs; at least 2 / 2^pairs. Holm over the {len(comparisons)} comparison"
+        f"{'s' * (len(comparisons) != 1)} of this table."
     )
     return Table(title, columns, rows, caption, tuple(map(_comparison_numbers, comparisons)))
 
@@ -148,19 +147,6 @@ def comma_separated(tables: Sequence[Table]) -> str:
     writer.writeheader()
     writer.writerows({k: "" if v != v else v for k, v in line.items()} for line in lines)
     return text.getvalue()
-
-
-def rich_table(table: Table) -> RichTable:
-    """Return the table for the console; names are shown as they stand, never read as markup."""
-    caption = Text(table.caption, style="dim") if table.caption else None
-    shown = RichTable(title=Text(table.title, style="bold"), caption=caption, box=box.SIMPLE_HEAD, pad_edge=False)
-    shown.title_justify = shown.caption_justify = "left"
-    for column in table.columns:
-        head = Text(column.short or column.title)
-        shown.add_column(head, justify="right" if column.numeric else "left", no_wrap=column.numeric)
-    for cells in table.rows:
-        shown.add_row(*map(Text, cells))
-    return shown
 
 
 def _result_cells(row: Row, modalities: Sequence[str]) -> Iterator[str]:
@@ -205,6 +191,7 @@ def _comparison_numbers(c: Comparison) -> dict[str, float | str]:
         "high": c.high,
         "p": c.p,
         "p_holm": c.p_holm,
+        "best_p_holm": c.best_p_holm,
         "reading": c.reading,
     }
 
@@ -219,7 +206,7 @@ def _dominant(row: Row) -> str:
     if len(names) < 2 or any(math.isnan(share.mean) for share in shares.values()):
         return NONE
     first = max(names, key=lambda name: shares[name].mean)
-    return f"{first} {_scaled(shares[first], 100, 0)}"
+    return f"{first} {_scaled(shares[first], 100, 0, sd=False)}"
 
 
 def _percent(found: Summary) -> str:

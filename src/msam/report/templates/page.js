@@ -8,7 +8,7 @@ function theme() {
   const ink = css.getPropertyValue("--soft").trim(), grid = css.getPropertyValue("--grid").trim();
   const axis = name => ({ [`${name}.gridcolor`]: grid, [`${name}.zerolinecolor`]: ink, [`${name}.linecolor`]: grid });
   return {
-    "font.color": ink, "font.family": css.getPropertyValue("font-family") || "sans-serif", "font.size": 12,
+    "font.color": ink, "font.family": getComputedStyle(document.body).fontFamily, "font.size": 12,
     "hoverlabel.bgcolor": css.getPropertyValue("--ground").trim(), "hoverlabel.bordercolor": grid,
     "hoverlabel.font.color": css.getPropertyValue("--ink").trim(), ...axis("xaxis"), ...axis("yaxis"),
   };
