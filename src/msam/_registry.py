@@ -21,7 +21,7 @@ def module(package: str, kind: str, name: str) -> ModuleType:
     Raises:
         ValueError: if there is none, with the nearest known name.
     """
-    if "." in name:
+    if "." in name and not name.startswith("."):
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
