@@ -72,6 +72,7 @@ def test_contributions_are_heard_in_the_first_pass_only():
 
     optimizer.step(closure)
     assert rule.last["share"] == pytest.approx(0.8)
+    assert rule.observed == [0.2, 0.8]
 
 
 def test_contributions_of_one_step_do_not_serve_the_next():
