@@ -142,7 +142,7 @@ def config(raw: Mapping[str, Any] | None = None, **more: Any) -> RunConfig:
     0.3
     >>> config(sharpness={"name": "msam", "rho": -1})
     Traceback (most recent call last):
-    ValueError: `sharpness.rho` must be >= 0, received -1.
+    ValueError: `sharpness.rho` must be >= 0, received -1.0.
     """
     raw = {**(raw or {}), **more}
     _known_keys(raw, RunConfig.model_fields, prefix="")
