@@ -5,7 +5,6 @@ signatures, so `msam train --method mine --help` shows what `mine` brings along.
 """
 
 import inspect
-import os
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,11 +24,6 @@ from msam.train import train
 from msam.train.config import KINDS, RunConfig, options, part_name, read_toml
 from msam.train.progress import Bar
 
-app = App(
-    name="msam",
-    version=msam.__version__,
-    help="Multimodal training that stays balanced: train, compare, and see which modality dominates.",
-)
 GENERAL, RUN = Group("Run", sort_key=0), Group("Training", sort_key=1)
 
 
@@ -41,17 +35,14 @@ def main(tokens: Sequence[str] | None = None) -> None:
     if "" not in sys.path:
         sys.path.append("")
     tokens = list(sys.argv[1:] if tokens is None else tokens)
-    sys.path.append(os.getcwd())  # so that `--method my_lab.mine` finds a module beside the user's work
     try:
-        app.command(_train_command(tokens), name="train")
-        app(tokens, exit_on_error=False, print_error=False)
+        _app(tokens)(tokens, exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
         _fail("Interrupted. Go on with --resume.")
     except (CycloptsError, ValueError, OSError) as error:
         _fail(str(error))
 
 
-@app.command
 def demo(*, out: Path = Path("demo"), seeds: Annotated[int, Parameter(help="seeds per method")] = 3) -> None:
     """Train Joint, SAM and M-SAM on spoken and written digits; print a table and write a page of pictures.
 
@@ -69,7 +60,6 @@ def demo(*, out: Path = Path("demo"), seeds: Annotated[int, Parameter(help="seed
     _report([out / "runs"], out, "best_validation")
 
 
-@app.command(name="list")
 def list_(
     kind: Literal["all", "data", "fusions", "methods", "optimizers", "schedules", "sharpness"] = "all", /
 ) -> None:
@@ -84,7 +74,6 @@ def list_(
         Console().print(table)
 
 
-@app.command
 def report(
     *runs: Path,
     out: Path = Path("report"),
@@ -102,6 +91,18 @@ def report(
     if not runs:
         raise ValueError("`msam report` needs at least one record or folder: msam report runs")
     _report(runs, out, select)
+
+
+def _app(tokens: Sequence[str]) -> App:
+    """Make the commands; those of `train` have the flags of the parts that `tokens` choose."""
+    app = App(
+        name="msam",
+        version=msam.__version__,
+        help="Multimodal training that stays balanced: train, compare, and see which modality dominates.",
+    )
+    for name, command in {"demo": demo, "list": list_, "train": _train_command(tokens), "report": report}.items():
+        app.command(command, name=name)
+    return app
 
 
 def _train_command(tokens: Sequence[str]) -> Callable[..., None]:

@@ -155,12 +155,14 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """Read a configuration file.
 
     Raises:
-        ValueError: if it does not exist or is not TOML, naming the file and the place.
+        ValueError: if it does not exist, cannot be read or is not TOML, naming the file and the place.
     """
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"No configuration file {path}.") from error
+    except OSError as error:
+        raise ValueError(f"Cannot read configuration file {path}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"Configuration file {path} is not TOML: {error}.") from error
 
