@@ -123,9 +123,9 @@ def test_worlds_may_differ_in_their_fingerprints(tmp_path: Path) -> None:
     runs.check_same_data(read(tmp_path))
 
 
-def test_an_exact_repetition_counts_once_and_is_noted(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        one(tmp_path / f"{name}.jsonl", config())
+def test_a_repetition_counts_once_and_is_noted(tmp_path: Path) -> None:
+    one(tmp_path / "a.jsonl", config(threads=1))
+    one(tmp_path / "b.jsonl", config(threads=2))
     kept, notes = runs.without_repeats(read(tmp_path))
     assert len(kept) == 1
     assert "b.jsonl repeats" in notes[0]

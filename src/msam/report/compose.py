@@ -18,7 +18,7 @@ from msam.report.runs import Run
 from msam.report.sections import Section, sections
 from msam.report.select import Selection
 
-Path_ = str | os.PathLike[str]
+StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Report:
         return Group(*shown, *(Text(note, style="yellow") for note in self.notes))
 
 
-def report(paths: Sequence[Path_], out: Path_, *, select: str = "best_validation") -> Report:
+def report(paths: Sequence[StrPath], out: StrPath, *, select: str = "best_validation") -> Report:
     """Write tables, pictures and a page about the records under `paths`.
 
     Writes `table.md`, `table.csv`, `paired.csv` (where there is something to compare), `page.html` and a PNG per
@@ -69,7 +69,7 @@ def report(paths: Sequence[Path_], out: Path_, *, select: str = "best_validation
     return Report(tuple(found), tuple(notes), tuple(written))
 
 
-def _read(paths: Sequence[Path_], selection: Selection) -> tuple[list[Run], list[str]]:
+def _read(paths: Sequence[StrPath], selection: Selection) -> tuple[list[Run], list[str]]:
     runs, left = running.finished(record.find(*paths), selection)
     notes = [provenance.unfinished(one) for one in left]
     if not runs:

@@ -27,7 +27,7 @@ def _figure(panel: Panel, y_range: tuple[float, float] | None, *, flat: bool) ->
     lanes = [mark for mark in panel.marks if isinstance(mark, Dots)]
     for mark in panel.marks:
         if isinstance(mark, Line):
-            figure.add_traces(_line(mark))
+            figure.add_traces(_line(mark, digits=1 if "%" in panel.y_label else 3))
         elif isinstance(mark, Area):
             figure.add_trace(_area(mark))
     for lane, dots in enumerate(lanes):
@@ -61,7 +61,7 @@ def _figure(panel: Panel, y_range: tuple[float, float] | None, *, flat: bool) ->
     return drawn
 
 
-def _line(line: Line) -> list[go.Scatter]:
+def _line(line: Line, digits: int) -> list[go.Scatter]:
     traces = []
     if line.low is not None and line.high is not None:
         edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "legendgroup": line.label}
@@ -78,7 +78,7 @@ def _line(line: Line) -> list[go.Scatter]:
         legendgroup=line.label,
         mode="lines" if len(line.x) > 1 else "markers",
         line={"color": line.colour, "width": 2, "dash": DASH[line.dash]},
-        hovertemplate="%{y:.3~g}",
+        hovertemplate=f"%{{y:.{digits}f}}",
     )
     return [*traces, main]
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from msam.report import labels
-from msam.report.runs import WORLDS, Run
+from msam.report.runs import BOOK_KEEPING, WORLDS, Run
 
-NO_SETTINGS = ("seed", "data", "fusion", "record_every", "checkpoint_every", "threads")
+NO_SETTINGS = ("seed", "data", "fusion", *BOOK_KEEPING)
 """Fields that do not tell rows of one block apart: what makes the block, replications, and book-keeping."""
 
 

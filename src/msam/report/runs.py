@@ -13,6 +13,9 @@ from msam.report.select import Selection
 WORLDS = ("dial",)
 """Datasets drawn anew from their seed: for them `data.seed` is one more replication, not another dataset."""
 
+BOOK_KEEPING = ("record_every", "checkpoint_every", "threads")
+"""Fields of a configuration that decide how a run is watched, not what it is."""
+
 KINDS = ("zeroed", "shapley", "head")
 """Kinds of accuracy of a single modality: others absent; argmax of its Shapley logits; its own head."""
 
@@ -84,8 +87,8 @@ def tau(epoch: dict[str, Any]) -> float:
     Eq. 1 of the paper bounds it by 1, which does not hold (train 1, test 0.4 gives 1.5): it is not clamped.
     NaN where the test accuracy is 0.
 
-    >>> tau({"train": {"accuracy": 1.0}, "test": {"accuracy": 0.4}})
-    1.5
+    >>> tau({"train": {"accuracy": 1.0}, "test": {"accuracy": 0.25}})
+    3.0
     """
     train, test = (number(epoch[split].get("accuracy")) for split in ("train", "test"))
     return abs(train - test) / test if test else math.nan
@@ -126,7 +129,7 @@ def check_same_data(runs: Sequence[Run]) -> None:
 
 
 def without_repeats(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """Return the runs without exact repetitions, and a note for each that was left out.
+    """Return the runs without repetitions, and a note for each that was left out.
 
     Raises:
         ValueError: naming two records with one configuration and one seed but different results.
@@ -134,14 +137,15 @@ def without_repeats(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     kept: dict[str, Run] = {}
     notes = []
     for run in runs:
-        before = kept.setdefault(repr(run.config), run)
+        settings = {key: value for key, value in run.config.items() if key not in BOOK_KEEPING}
+        before = kept.setdefault(repr(sorted(settings.items())), run)
         if before is run:
             continue
-        lines = [record.without_volatile([*r.record.steps, *r.record.epochs]) for r in (before, run)]
+        lines = [record.without_volatile(r.record.epochs) for r in (before, run)]
         if repr(lines[0]) != repr(lines[1]):
             raise ValueError(
                 f"{before.record.path} and {run.record.path} have the same configuration and seed but different "
-                "results. Report one of them, or find out what changed (versions, host)."
+                "results. Report one of them, or find out what changed (versions, threads, host)."
             )
         notes.append(f"{run.record.path} repeats {before.record.path} and was counted once.")
     return list(kept.values()), notes

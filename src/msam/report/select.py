@@ -31,9 +31,9 @@ def load(name: str) -> Selection:
 
     >>> load("best_validation").choose([{"accuracy": 0.5}, {"accuracy": 0.7}, {"accuracy": 0.7}])
     1
-    >>> load("best_test")
+    >>> load("best_valid")
     Traceback (most recent call last):
-    ValueError: Unknown selection 'best_test'. Did you mean 'last'? Known: best_validation, last.
+    ValueError: Unknown selection 'best_valid'. Did you mean 'best_validation'? Known: best_validation, last.
     """
     return _SELECTIONS[checks.one_of("selection", name, _SELECTIONS)]
 

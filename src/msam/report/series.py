@@ -54,7 +54,7 @@ def overview(block: Block, comparisons: Sequence[Comparison], style: Style) -> C
         panels.append(Panel("Difference to Joint, paired by seed", "accuracy points", "", gained, zero=True))
     caption = (
         "Small dots are seeds, large dots their means. Bars of the accuracies are ±1 standard deviation over seeds"
-        + ("; bars of the differences are 95 % BCa bootstrap intervals of their mean" if gained else "")
+        + ("; bars of the differences are 95\u00a0% BCa bootstrap intervals of their mean" if gained else "")
         + f" ({_seeds(block)})."
     )
     return Chart("overview", "Test accuracy at the selected epoch", caption, tuple(panels), columns=2, file="accuracy")
