@@ -50,6 +50,7 @@ def png(chart: Chart, subtitle: str) -> bytes:
 
 def draw(chart: Chart, subtitle: str) -> Figure:
     """Return the chart as a figure: title and legend above, panels, caption below; nothing covers data."""
+    title = f"{chart.title}, {chart.tab}" if chart.tab else chart.title
     columns = min(chart.columns, len(chart.panels))
     rows = math.ceil(len(chart.panels) / columns)
     width = 10.0 if columns > 1 else 7.5
@@ -63,7 +64,7 @@ def draw(chart: Chart, subtitle: str) -> Figure:
     engine = figure.get_layout_engine()
     assert engine is not None
     engine.set(rect=(0.005, footer / height, 0.99, 1 - (header + footer) / height), h_pad=0.06, w_pad=0.06)  # type: ignore[call-arg]
-    figure.text(0.012, 1 - 0.12 / height, chart.title, va="top", fontsize=13, weight="bold")
+    figure.text(0.012, 1 - 0.12 / height, title, va="top", fontsize=13, weight="bold")
     figure.text(0.988, 1 - 0.14 / height, subtitle, va="top", ha="right", color="#666666")
     figure.text(0.012, 0.09 / height, "\n".join(caption), va="bottom", fontsize=8, color="#666666", linespacing=1.35)
     if chart.legend:
