@@ -215,12 +215,11 @@ class TestContributions:
         shares = shapley.contributions(logits, torch.tensor([[1, 0]]))
         torch.testing.assert_close(shares, torch.tensor([0.75, 0.25]))
 
-    def test_half_precision_logits_are_measured_in_float(self):
-        logits = game(2, 0, 4, 3)
-        low = shapley.contributions(logits.bfloat16(), torch.tensor([0, 1, 2, 0]))
-        torch.testing.assert_close(
-            low.double(), shapley.contributions(logits, torch.tensor([0, 1, 2, 0])), atol=2e-2, rtol=0
-        )
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("value", shapley.VALUES)
+    def test_half_precision_logits_are_measured_in_float(self, value, dtype):
+        low, target = game(3, 0, 4, 3).to(dtype), torch.tensor([0, 1, 2, 0])
+        assert torch.equal(shapley.contributions(low, target, value), shapley.contributions(low.float(), target, value))
 
     def test_errors_say_what_was_expected(self):
         logits = torch.zeros(3, 2, 4)

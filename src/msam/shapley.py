@@ -236,14 +236,12 @@ def normalised(worth: Tensor) -> Tensor:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _weights(num_modalities: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    rows = []
-    for m in range(num_modalities):
-        row = []
-        for members in coalitions(num_modalities):
-            without = len(members) - (m in members)
-            weight = 1.0 / (num_modalities * math.comb(num_modalities - 1, without))
-            row.append(weight if m in members else -weight)
-        rows.append(row)
+    def weight(m: int, members: tuple[int, ...]) -> float:
+        others = len(members) - (m in members)
+        size = 1.0 / (num_modalities * math.comb(num_modalities - 1, others))
+        return size if m in members else -size
+
+    rows = [[weight(m, members) for members in coalitions(num_modalities)] for m in range(num_modalities)]
     return torch.tensor(rows, dtype=torch.float64).to(device=device, dtype=dtype)
 
 
