@@ -100,7 +100,9 @@ def _app(tokens: Sequence[str]) -> App:
         version=msam.__version__,
         help="Multimodal training that stays balanced: train, compare, and see which modality dominates.",
     )
-    for name, command in {"demo": demo, "list": list_, "train": _train_command(tokens), "report": report}.items():
+    train_ = _train_command(tokens)
+    commands: dict[str, Callable[..., None]] = {"demo": demo, "list": list_, "train": train_, "report": report}
+    for name, command in commands.items():
         app.command(command, name=name)
     return app
 

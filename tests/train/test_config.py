@@ -187,7 +187,7 @@ def test_strings_are_read_as_what_is_wanted():
 
 
 def test_a_file_that_is_not_there_or_no_toml_is_named(tmp_path):
-    with pytest.raises(ValueError, match="No configuration file .*nowhere.toml"):
+    with pytest.raises(ValueError, match=r"No configuration file .*nowhere\.toml"):
         read_toml(tmp_path / "nowhere.toml")
     broken = tmp_path / "broken.toml"
     broken.write_text("seed = 1\nepochs = = 2\n")

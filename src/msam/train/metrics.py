@@ -23,7 +23,7 @@ def evaluate(
     absent: str = "feature",
     prepare: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> dict[str, Any]:
-    """Measure a model on every sample of a split, in evaluation mode; the model is left in the mode it was in.
+    """Measure a model on every sample of a split, in evaluation mode; every module is left in the mode it was in.
 
     Arguments:
         network: the model, unwrapped.
@@ -123,7 +123,7 @@ def _collected(
 ) -> tuple[Tensor, Mapping[str, Tensor], Tensor]:
     coalitions, targets = [], []
     heads: dict[str, list[Tensor]] = {}
-    training = network.training
+    training = {module: module.training for module in network.modules()}
     network.eval()
     try:
         with torch.no_grad():
@@ -137,7 +137,8 @@ def _collected(
                     heads.setdefault(name, []).append(logits)
                 targets.append(batch.target)
     finally:
-        network.train(training)
+        for module, flag in training.items():
+            module.training = flag
     return torch.cat(coalitions, 1), {name: torch.cat(logits) for name, logits in heads.items()}, torch.cat(targets)
 
 
