@@ -1,8 +1,9 @@
 """Tune Joint, SAM and M-SAM on AV-digits with equal budgets, then compare them over seeds.
 
-    python benchmarks/avdigits_late.py tune         # 9 settings x 2 seeds a row; choice by validation accuracy
+    python benchmarks/avdigits_late.py tune         # 5 settings x 2 seeds a row; choice by validation accuracy
     python benchmarks/avdigits_late.py compare      # 10 seeds at the chosen settings, and controls
     msam report results/avdigits-late/runs --out results/avdigits-late
+    msam report results/avdigits-late/runs results/avdigits-late/controls --out results/avdigits-late/with-controls
 
 Runs that are recorded are skipped, interrupted ones go on; records lie under results/avdigits-late.
 """
@@ -44,8 +45,9 @@ def tune(*, workers: int = 2) -> None:
 
 @app.command
 def compare(*, seeds: int = 10, workers: int = 2) -> None:
-    """Run the comparison."""
+    """Run the comparison, then its controls."""
     run(recipes.comparison(seeds), FOLDER / "runs", workers)
+    run(recipes.controls(seeds), FOLDER / "controls", workers)
 
 
 def run(configs: list[RunConfig], folder: Path, workers: int) -> list[Record]:
