@@ -38,7 +38,7 @@ def main(tokens: Sequence[str] | None = None) -> None:
     try:
         _app(tokens)(tokens, exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
-        _fail("Interrupted. Go on with --resume.")
+        _fail("Interrupted. Go on with --resume; `msam demo` does so by itself.", code=130)
     except (CycloptsError, ValueError, OSError) as error:
         _fail(str(error))
 
@@ -99,6 +99,7 @@ def _app(tokens: Sequence[str]) -> App:
         name="msam",
         version=msam.__version__,
         help="Multimodal training that stays balanced: train, compare, and see which modality dominates.",
+        suppress_keyboard_interrupt=False,
     )
     train_ = _train_command(tokens)
     commands: dict[str, Callable[..., None]] = {"demo": demo, "list": list_, "train": train_, "report": report}
@@ -230,6 +231,6 @@ def _described(key: str, default: Any, allowed: checks.Range | None) -> str:
     return f"{key} {_limits(default, allowed)}"
 
 
-def _fail(message: str) -> typing.NoReturn:
+def _fail(message: str, code: int = 1) -> typing.NoReturn:
     Console(stderr=True).print(Text("error: ", "bold red").append(message, "default not bold"), soft_wrap=True)
-    raise SystemExit(1)
+    raise SystemExit(code)
