@@ -32,20 +32,46 @@ TWO_STAGES = """
             return Stage(2, roles=roles, new_optimizer=True) if k == 1 else None
 
         def gradients(self, run, batch):
-            output = super().gradients(run, batch)
             if not run.perturbed:
                 run.state["count"] = run.state.get("count", 0) + 1
-                run.state["noise"] = torch.rand(2, generator=run.generator)
+                run.state["noise"] = torch.rand((), generator=run.generator)
+            output = super().gradients(run, batch)
+            if not run.perturbed:
                 with torch.no_grad():
                     run.state["teacher"].weight += 0.1 * output.logits.mean()
             return output
 
         def loss(self, run, output, batch):
             taught = run.state["teacher"](output.logits.detach()).detach().softmax(1)
-            return super().loss(run, output, batch) - 0.1 * (taught * output.logits.log_softmax(1)).sum(1)
+            return super().loss(run, output, batch) - run.state["noise"] * (taught * output.logits.log_softmax(1)).sum(1)
 
         def epoch_end(self, run, metrics):
             run.state["heard"] = [*run.state.get("heard", []), metrics["accuracy"]]
+"""
+FADING = """
+    from msam.sharpness import Sharpness
+    from msam.sharpness._perturb import Direction, norm
+
+    class Fading(Sharpness):
+        '''SAM whose share falls with every climb: a rule that remembers.'''
+
+        def __init__(self, optimizer, rho: float = 0.2, *, model=None, sync=True, monitor: int = 0) -> None:
+            super().__init__(optimizer, rho, model=model, sync=sync, monitor=monitor)
+            self.times = 0
+
+        def direction(self, gradients):
+            return Direction(gradients, norm(gradients))
+
+        def share(self, contributions):
+            self.times += 1
+            return 1 / self.times
+
+        def state_dict(self):
+            return {**super().state_dict(), "times": self.times}
+
+        def load_state_dict(self, state):
+            super().load_state_dict(state)
+            self.times = state["times"]
 """
 ONE_FILE = """
     from dataclasses import dataclass
@@ -151,7 +177,7 @@ def test_a_second_stage_freezes_encoders_and_takes_a_new_optimizer(tmp_path, own
 def test_a_run_in_stages_stopped_anywhere_goes_on_bit_for_bit(tmp_path, own, step, every):
     more = {
         "method": own("two_stages", TWO_STAGES),
-        "sharpness": MSAM,
+        "sharpness": own("fading", FADING),
         "fusion": {"name": "maxout", "hidden": [8]},
         "optimizer": {"name": "adam", "lr": 0.01},
         "schedule": {"name": "cosine"},

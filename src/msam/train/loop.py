@@ -9,7 +9,8 @@ from msam.record import Record, Writer, read
 from msam.train import checkpoint, parts
 from msam.train.config import RunConfig
 from msam.train.config import config as checked
-from msam.train.trainer import CHECKPOINT, RECORD, Trainer, Watcher
+from msam.train.progress import Watcher
+from msam.train.trainer import CHECKPOINT, RECORD, Trainer
 
 
 def train(config: RunConfig, folder: str | Path, *, resume: bool = False, watcher: Watcher | None = None) -> Record:

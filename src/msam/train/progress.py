@@ -1,10 +1,26 @@
-"""A progress bar with live metrics."""
+"""Who watches a run: anyone who listens, or a progress bar with live metrics."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Watcher(Protocol):
+    """Whoever wants to see a run go by."""
+
+    def started(self, name: str, steps: int, done: int) -> None:
+        """A run of `steps` steps begins, `done` of them already behind it."""
+
+    def stepped(self, loss: float, share: float | None) -> None:
+        """One step is done."""
+
+    def measured(self, line: Mapping[str, Any]) -> None:
+        """An epoch is done; `line` is its line in the record."""
+
+    def finished(self) -> None:
+        """The run is over, well or not."""
 
 
 class Bar:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import torch
 
@@ -19,25 +19,10 @@ from msam.train.config import RunConfig
 from msam.train.engine import Engine
 from msam.train.header import header, weights_digest
 from msam.train.metrics import evaluate, unsound_input
+from msam.train.progress import Watcher
 from msam.types import Batch, Output
 
 RECORD, CHECKPOINT = "record.jsonl", "checkpoint.pt"
-
-
-class Watcher(Protocol):
-    """Whoever wants to see a run go by."""
-
-    def started(self, name: str, steps: int, done: int) -> None:
-        """A run of `steps` steps begins, `done` of them already behind it."""
-
-    def stepped(self, loss: float, share: float | None) -> None:
-        """One step is done."""
-
-    def measured(self, line: Mapping[str, Any]) -> None:
-        """An epoch is done; `line` is its line in the record."""
-
-    def finished(self) -> None:
-        """The run is over, well or not."""
 
 
 @dataclass
