@@ -25,6 +25,7 @@ FLOORS = {
     "cli": 7,
 }
 FRONT_DOOR = 2
+SIBLINGS: dict[str, set[str]] = {"_registry": {"checks"}}
 
 
 def unit(path: Path) -> str:
@@ -50,20 +51,23 @@ def test_imports_point_down(path):
     if mine == "__init__":
         assert all(FLOORS[other] <= FRONT_DOOR for other in imported(path))
         return
-    higher = {other for other in imported(path) - {mine} if FLOORS[other] > FLOORS[mine]}
+    higher = {other for other in imported(path) - {mine} if FLOORS[other] >= FLOORS[mine]} - SIBLINGS.get(mine, set())
     assert not higher, f"{path.name} is on floor {FLOORS[mine]} and imports {higher}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_every_file_lives_on_a_floor_and_imports_by_full_names(path):
+    assert unit(path) in {*FLOORS, "__init__"}
+    assert not any(isinstance(n, ast.ImportFrom) and n.level for n in ast.walk(ast.parse(path.read_text())))
 
 
 def test_the_report_reads_records_only():
     for path in (SOURCE / "report").rglob("*.py"):
         assert imported(path) <= {"report", "record", "checks"}, path
-        modules = {
-            a.name.split(".")[0]
-            for n in ast.walk(ast.parse(path.read_text()))
-            if isinstance(n, ast.Import)
-            for a in n.names
-        }
-        assert "torch" not in modules
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        modules = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+        modules |= {n.module for n in nodes if isinstance(n, ast.ImportFrom)}
+        assert not {m for m in modules if m.split(".")[0] in ("torch", "lightning_fabric")}, path
 
 
 def test_only_the_engine_knows_the_engine():
