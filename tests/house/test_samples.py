@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
     """Python runs as one program; a block that begins with `# path.py` is also written there. `msam` lines run in order."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    for name in [n for n in sys.modules if n.split(".")[0] == "my_lab"]:  # of another test's folder
+        monkeypatch.delitem(sys.modules, name)
+    known = set(sys.modules)
     namespace = {"__name__": "sample"}
     for language, text in BLOCK.findall(page.read_text()):
         if language == "python":
@@ -39,6 +43,9 @@ def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
         else:
             for line in text.replace("\\\n", " ").splitlines():
                 _run(line.removeprefix("$ "))
+    for name in set(sys.modules) - known:
+        if name.split(".")[0] == "my_lab":
+            del sys.modules[name]
 
 
 def _run(line: str) -> None:
