@@ -17,7 +17,7 @@ from cyclopts import App
 from rich.progress import track
 
 from msam import recipes
-from msam.record import Record, read
+from msam.record import Record
 from msam.train import RunConfig, train
 
 app = App(help=__doc__)
@@ -57,12 +57,8 @@ def run(configs: list[RunConfig], folder: Path, workers: int) -> list[Record]:
 
 
 def one(settings: RunConfig, *, folder: Path) -> Record:
-    """Train one run, unless its record is complete."""
-    place = folder / settings.run_name()
-    record = place / "record.jsonl"
-    if record.exists() and (known := read(record)).end:
-        return known
-    return train(settings, place, resume=True)
+    """Train one run; a finished one is returned as it is recorded."""
+    return train(settings, folder / settings.run_name(), resume=True)
 
 
 if __name__ == "__main__":
