@@ -1,6 +1,6 @@
 """Tune Joint, SAM and M-SAM on AV-digits with equal budgets, then compare them over seeds.
 
-    python benchmarks/avdigits_late.py tune         # 5 settings x 2 seeds a row; choice by validation accuracy
+    python benchmarks/avdigits_late.py tune         # 15 settings x 3 seeds a row; choice by validation accuracy
     python benchmarks/avdigits_late.py compare      # 10 seeds at the chosen settings, and controls
     msam report results/avdigits-late/runs --out results/avdigits-late
     msam report results/avdigits-late/runs results/avdigits-late/controls --out results/avdigits-late/with-controls
@@ -32,7 +32,7 @@ def tune(*, workers: int = 2) -> None:
         records = run(configs, FOLDER / "tuning" / row, workers)
         scores: dict[str, list[float]] = {}
         for record in records:
-            settings = {"lr": record.config["optimizer"]["lr"]}
+            settings = {key: record.config["optimizer"][key] for key in ("lr", "weight_decay")}
             if record.config["sharpness"]:
                 settings["rho"] = record.config["sharpness"]["rho"]
             scores.setdefault(json.dumps(settings), []).append(max(e["valid"]["accuracy"] for e in record.epochs))

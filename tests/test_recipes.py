@@ -25,12 +25,13 @@ def test_seeds_that_chose_settings_are_not_those_reported():
 def test_the_settings_of_a_row_are_those_with_the_best_validation_accuracy(row):
     scores = defaultdict(list)
     for run in record.find(RESULTS / "tuning" / row):
-        rho = (run.config["sharpness"] or {}).get("rho")
-        scores[run.config["optimizer"]["lr"], rho].append(max(e["valid"]["accuracy"] for e in run.epochs))
-    assert {len(values) for values in scores.values()} == {2}
+        optimizer, rho = run.config["optimizer"], (run.config["sharpness"] or {}).get("rho")
+        scores[optimizer["lr"], optimizer["weight_decay"], rho].append(max(e["valid"]["accuracy"] for e in run.epochs))
+    assert len({len(values) for values in scores.values()}) == 1
     best = max(scores, key=lambda settings: sum(scores[settings]))
     chosen = recipes.SETTINGS[row]
-    assert best == (chosen["optimizer"]["lr"], chosen.get("sharpness", {}).get("rho"))
+    optimizer, rho = chosen["optimizer"], chosen.get("sharpness", {}).get("rho")
+    assert best == (optimizer["lr"], optimizer.get("weight_decay", 1e-4), rho)
 
 
 def test_the_demo_holds_the_three_rows_and_what_each_modality_can_do_alone():

@@ -17,7 +17,10 @@ UNIMODAL: dict[str, dict[str, Any]] = {
 }
 
 LEARNING_RATES = (0.02, 0.03, 0.05, 0.1, 0.15)
+DECAYS = (1e-4, 1e-3, 5e-3)
+RATES_WITH_RADII = (0.02, 0.05, 0.1)
 RADII = (0.025, 0.05, 0.1, 0.2, 0.4)
+TUNING_SEEDS = (100, 101, 102)
 
 
 def demo(seeds: int) -> list[RunConfig]:
@@ -43,17 +46,16 @@ def controls(seeds: int) -> list[RunConfig]:
 
 
 def trials() -> dict[str, list[RunConfig]]:
-    """Return the tuning trials of each row: five settings on the same two seeds, which the comparison does not use.
+    """Return the tuning trials of each row: fifteen settings on the same three seeds, which the comparison does not use.
 
-    Joint tries learning rates; SAM and M-SAM try radii at the learning rate that joint training chose.
+    Joint tries five learning rates with three weight decays; SAM and M-SAM try three learning rates with five radii.
     """
-    lr = SETTINGS["joint"]["optimizer"]
-    spaces: dict[str, list[dict[str, Any]]] = {
-        "joint": [{"optimizer": {"lr": rate}} for rate in LEARNING_RATES],
-        "sam": [{"optimizer": lr, "sharpness": {"name": "sam", "rho": rho}} for rho in RADII],
-        "msam": [{"optimizer": lr, "sharpness": {"name": "msam", "rho": rho}} for rho in RADII],
-    }
-    return {row: _seeded(space, (100, 101), record_every=1000) for row, space in spaces.items()}
+    plain = [{"lr": lr, "weight_decay": decay} for lr in LEARNING_RATES for decay in DECAYS]
+    sharp = [({"lr": lr}, rho) for lr in RATES_WITH_RADII for rho in RADII]
+    spaces: dict[str, list[dict[str, Any]]] = {"joint": [{"optimizer": options} for options in plain]}
+    for name in ("sam", "msam"):
+        spaces[name] = [{"optimizer": options, "sharpness": {"name": name, "rho": rho}} for options, rho in sharp]
+    return {row: _seeded(space, TUNING_SEEDS, record_every=1000) for row, space in spaces.items()}
 
 
 def _seeded(rows: list[dict[str, Any]], seeds: Iterable[int], *, record_every: int) -> list[RunConfig]:
