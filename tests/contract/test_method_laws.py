@@ -1,20 +1,19 @@
-"""Laws of every method, whoever wrote it: found in the folder, not listed here."""
+"""Laws of every method, whoever wrote it: found in the folder, not listed here. One step on a toy model at a time."""
 
-import contextlib
 import dataclasses
 import inspect
 import math
+import re
 
 import pytest
 import torch
 
-from msam import checks, methods, models, sharpness
-from msam.methods import Method
+from msam import checks, methods, sharpness
+from msam.methods import About, Method
 from msam.types import Output
-from tests.methods._toys import CLASSES, batch, built, gradients, model
+from tests.contract._methods import ADMITTED, admitted, every_method, every_setting, remembered, reordered
+from tests.methods._toys import CLASSES, EARLY, FOUR, LATE, batch, built, close, enter, gradients, model, run_of, steps
 
-every_method = pytest.mark.parametrize("name", methods.names())
-every_fusion = pytest.mark.parametrize("fusion", sorted(models.FUSIONS))
 every_rule = pytest.mark.parametrize("rule", sharpness.names())
 
 
@@ -44,6 +43,20 @@ def test_it_is_final_and_directly_a_method(name):
 
 
 @every_method
+def test_the_catalogue_knows_it(name):
+    kind = methods.load(name)
+    assert isinstance(kind.about, About)
+    assert kind.about.paper
+    assert kind.about.changes
+    if kind.about.paper != "the baseline":
+        year = re.search(r"\d{4}", kind.about.paper)
+        assert year
+        assert year[0] in inspect.getdoc(inspect.getmodule(kind)) + inspect.getdoc(kind), (
+            "the docstring names the paper"
+        )
+
+
+@every_method
 def test_every_hyper_parameter_has_a_default_and_is_documented(name):
     kind = methods.load(name)
     for field in dataclasses.fields(kind):
@@ -66,84 +79,130 @@ def test_hyper_parameters_out_of_range_are_refused(name):
             kind(**{field: math.nan})
 
 
-@every_method
-@every_fusion
-def test_same_seed_same_weights(name, fusion):
-    kind = methods.load(name)
-    first, second, other = (built(kind(), fusion, seed).network.state_dict() for seed in (0, 0, 1))
+@every_setting
+def test_same_seed_same_weights(name, fusion, names):
+    method = admitted(name, fusion, names)
+    first, second, other = (built(method, fusion, seed, names).network.state_dict() for seed in (0, 0, 1))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
-@every_method
-@every_fusion
-def test_it_builds_on_the_weights_it_is_given(name, fusion):
-    given = model(fusion)
+@every_setting
+def test_it_builds_on_the_weights_it_is_given(name, fusion, names):
+    given = model(fusion, names=names)
     before = {key: value.clone() for key, value in given.encoders.state_dict().items()}
-    after = methods.load(name)().build(given, CLASSES).encoders.state_dict()
+    after = admitted(name, fusion, names).build(given, CLASSES).encoders.state_dict()
     assert after
     assert all(torch.equal(value, before[key]) for key, value in after.items())
 
 
 @every_method
-@every_fusion
-def test_it_returns_an_output_with_features_and_leaves_gradients(name, fusion):
-    method = methods.load(name)()
-    run = built(method, fusion)
-    output = method.gradients(run, batch())
+@pytest.mark.parametrize("fusion", [*LATE, *EARLY])
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_where_it_is_not_defined_it_says_so_and_names_the_way_out(name, fusion, count):
+    kind, names = methods.load(name), FOUR[:count]
+    beyond = (fusion in EARLY and not kind.about.early) or (kind.about.most is not None and count > kind.about.most)
+    if not beyond:
+        assert (name, fusion, names) in ADMITTED
+        kind().build(model(fusion, names=names), CLASSES)
+        return
+    with pytest.raises(ValueError, match=r"extension|late fusion|concat") as refused:
+        kind().build(model(fusion, names=names), CLASSES)
+    for key in kind.about.extension:
+        assert f"method.{key}" in str(refused.value)
+
+
+@every_setting
+def test_it_returns_an_output_with_features_and_leaves_gradients(name, fusion, names):
+    method = admitted(name, fusion, names)
+    run = built(method, fusion, names=names)
+    output = method.gradients(run, batch(names=names))
     assert isinstance(output, Output)
     assert output.logits.shape == (8, CLASSES)
-    assert tuple(output.features) == run.network.modalities
+    assert tuple(output.features) == run.modalities
     made = [grad for grad in gradients(run).values() if grad is not None]
     assert made
     assert all(grad.isfinite().all() for grad in made)
 
 
-@every_method
-@every_fusion
-def test_the_declared_passes_are_those_the_encoders_count(name, fusion):
-    method = methods.load(name)()
-    run = built(method, fusion)
-    calls = dict.fromkeys(run.network.modalities, 0)
-
-    def count(modality):
-        calls[modality] += 1
-
-    for modality, encoder in run.network.encoders.items():
-        encoder.register_forward_hook(lambda *_, modality=modality: count(modality))
-    method.gradients(run, batch())
-    assert calls == dict.fromkeys(run.network.modalities, method.passes)
-
-
-@every_method
-@every_fusion
-def test_two_equal_steps_make_equal_gradients(name, fusion):
-    method, made = methods.load(name)(), []
+@every_setting
+def test_two_equal_runs_make_equal_gradients(name, fusion, names):
+    made = []
     for _ in range(2):
-        run = built(method, fusion)
-        method.gradients(run, batch())
+        method = admitted(name, fusion, names)
+        run = built(method, fusion, names=names)
+        torch.manual_seed(0)
+        steps(method, run, 3, names)
         made.append(gradients(run))
     for key in made[0]:
         assert (made[0][key] is None) == (made[1][key] is None)
         assert made[0][key] is None or torch.equal(made[0][key], made[1][key])
 
 
-@every_method
-@every_fusion
+@every_setting
+def test_names_of_modalities_mean_nothing(name, fusion, names):
+    made = []
+    other = dict(zip(names, ("m9", "m3", "m7", "m1"), strict=False))
+    for called in (names, tuple(other.values())):
+        method = admitted(name, fusion, called)
+        run = built(method, fusion, names=called)
+        inputs = batch(names=called)
+        torch.manual_seed(0)
+        method.gradients(run, inputs)
+        made.append(list(gradients(run).values()))
+    for a, b in zip(*made, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or torch.equal(a, b)
+
+
+@every_setting
+def test_the_order_of_modalities_means_nothing(name, fusion, names):
+    about = methods.load(name).about
+    if about.ordered or fusion in EARLY:  # the columns of a trunk are in order
+        return
+    straight, reverse = (admitted(name, fusion, ordered, **about.still) for ordered in (names, names[::-1]))
+    first = run_of(straight.build(model(fusion, names=names), CLASSES).double())
+    second = run_of(reverse.build(model(fusion, names=names[::-1]), CLASSES).double())
+    second.network.load_state_dict(reordered(first.network, second.network))
+    for method, run in ((straight, first), (reverse, second)):
+        enter(method, run, 0)
+        steps(method, run, 3, names)
+    for key, value in reordered(first.network, second.network).items():
+        close(second.network.state_dict()[key], value, 1e-9)
+
+
+@every_setting
+def test_at_neutral_settings_it_is_the_simpler_method(name, fusion, names):
+    neutral = methods.load(name).about.neutral
+    if neutral is None:
+        return
+    simpler, settings = neutral
+    runs = []
+    for method in (admitted(name, fusion, names, **settings), admitted(simpler, fusion, names)):
+        run = built(method, fusion, names=names)
+        torch.manual_seed(0)
+        steps(method, run, 4, names)
+        runs.append(run.network.state_dict())
+    assert runs[0].keys() & runs[1].keys()
+    for key in runs[0].keys() & runs[1].keys():
+        close(runs[0][key], runs[1][key])
+
+
+@every_setting
 @every_rule
-def test_it_composes_with_every_sharpness_rule(name, fusion, rule):
-    method = methods.load(name)()
-    run = built(method, fusion)
+def test_it_composes_with_every_sharpness_rule(name, fusion, names, rule):
+    method = admitted(name, fusion, names)
+    run = built(method, fusion, names=names)
     made = sharpness.load(rule)(run.optimizer, rho=0.05, model=run.network)
     before = {key: value.clone() for key, value in run.network.state_dict().items()}
-    method.gradients(run, batch())
+    method.gradients(run, batch(names=names))
     first = gradients(run)
-    shares = torch.full((len(run.network.modalities),), 1 / len(run.network.modalities))
+    shares = torch.full((len(run.modalities),), 1 / len(run.modalities))
     with made.perturbed(shares) as climbing:
         assert climbing
         run.perturbed = True
-        method.gradients(run, batch())
+        method.gradients(run, batch(names=names))
     run.perturbed = False
     second = gradients(run)
     assert all(grad is None or grad.isfinite().all() for grad in second.values())
@@ -153,34 +212,45 @@ def test_it_composes_with_every_sharpness_rule(name, fusion, rule):
     assert any(not torch.equal(p, before[key]) for key, p in run.network.named_parameters())
 
 
-@every_method
-def test_in_the_second_pass_what_it_remembers_stays_as_it_is(name):
-    method = methods.load(name)()
-    run = built(method)
-    method.gradients(run, batch(0))
-    before = {key: repr(value) for key, value in run.state.items()}
+@every_setting
+def test_in_the_second_pass_what_it_remembers_stays_and_what_it_decided_is_reused(name, fusion, names):
+    method = admitted(name, fusion, names)
+    run = built(method, fusion, names=names)
+    steps(method, run, 2, names)
+    run.begin_step(3)
+    method.gradients(run, batch(0, names=names))
+    before, decided = remembered(run.state), dict(run.notes)
     random = run.generator.get_state()
+    with torch.no_grad():
+        for p in run.network.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(3), dtype=p.dtype))
     run.perturbed = True
-    method.gradients(run, batch(0))
-    assert {key: repr(value) for key, value in run.state.items()} == before
+    method.gradients(run, batch(0, names=names))
+    assert remembered(run.state) == before
+    assert run.notes == decided
     assert torch.equal(run.generator.get_state(), random)
 
 
-@every_method
-def test_it_uses_the_runs_backward(name):
-    method = methods.load(name)()
-    run, losses = built(method), []
-    run.backward = losses.append
-    with contextlib.suppress(Exception):  # a method may need the gradient it does not get here
-        method.gradients(run, batch())
+@every_setting
+def test_it_uses_the_runs_backward(name, fusion, names):
+    method = admitted(name, fusion, names)
+    run, losses = built(method, fusion, names=names), []
+    plain = run.backward
+
+    def listening(loss, retain_graph=False):
+        losses.append(loss)
+        plain(loss, retain_graph=retain_graph)
+
+    run.backward = listening
+    method.gradients(run, batch(names=names))
     assert losses
-    assert all(grad is None for grad in gradients(run).values())
+    assert all(loss.dim() == 0 and loss.requires_grad for loss in losses)
 
 
-@every_method
-def test_it_has_at_least_one_stage_and_an_end(name):
-    method = methods.load(name)()
-    run = built(method)
+@every_setting
+def test_it_has_at_least_one_stage_and_an_end(name, fusion, names):
+    method = admitted(name, fusion, names)
+    run = run_of(method.build(model(fusion, names=names), CLASSES).double())
     stages = []
     while (stage := method.stage(run, len(stages))) is not None:
         assert stage.epochs >= 1

@@ -11,20 +11,9 @@ from msam.methods import per_sample_loss
 from msam.methods.joint import Joint
 from msam.methods.uniform import Uniform
 from msam.methods.unimodal import Unimodal
-from tests.methods._toys import CLASSES, NAMES, batch, built, gradients, model, run_of
+from tests.methods._toys import CLASSES, NAMES, batch, built, close, gradients, model, run_of, steps
 
 every_fusion = pytest.mark.parametrize("fusion", ["late", "concat", "early", "maxout"])
-
-
-def steps(method, run, count: int = 4) -> None:
-    for number in range(count):
-        run.optimizer.zero_grad()
-        method.gradients(run, batch(number))
-        run.optimizer.step()
-
-
-def close(a, b):
-    torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
 @every_fusion
@@ -84,7 +73,7 @@ def test_unimodal_late_is_an_encoder_and_a_linear_layer_trained_by_hand(modality
     linear = copy.deepcopy(fused if fusion == "concat" else fused[modality])
     plain = nn.Sequential(copy.deepcopy(run.network.encoders[modality]), linear)
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
-    steps(Unimodal(modality=modality), run)
+    steps(Unimodal(modality=modality), run, names=NAMES)
     for number in range(4):
         x = batch(number)
         optimizer.zero_grad()

@@ -39,3 +39,16 @@ class Ear:
 
     def finished(self):
         self.heard.append(("finished", None))
+
+
+class StopAt(Ear):
+    """A watcher that interrupts the run after some steps."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def stepped(self, loss, share):
+        super().stepped(loss, share)
+        if sum(kind == "stepped" for kind, _ in self.heard) == self.step:
+            raise KeyboardInterrupt

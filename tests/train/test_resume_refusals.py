@@ -141,9 +141,7 @@ def test_no_byte_of_a_checkpoint_may_be_missing(tmp_path):
 def test_checkpoints_hold_tensors_and_plain_values_alone(tmp_path):
     stopped(tmp_path, data=WORLD | {"flaw": "present"})
     saved = checkpoint.load(tmp_path / "checkpoint.pt")
-    assert {"config", "record", "at", "model", "optimizer", "schedule", "rule", "state", "generator", "torch"} <= set(
-        saved
-    )
+    assert {"config", "record", "at", "model", "optimizer", "rule", "state", "generator", "torch"} <= set(saved)
     with pytest.raises(FileNotFoundError):
         checkpoint.load(tmp_path / "nowhere.pt")
 

@@ -11,7 +11,7 @@ import torch
 from msam.methods import Stage
 from msam.record import without_volatile
 from msam.train import checkpoint, train
-from tests.train._runs import MSAM, Ear, settings, trained
+from tests.train._runs import MSAM, Ear, StopAt, settings, trained
 
 TWO_STAGES = """
     from dataclasses import dataclass
@@ -29,7 +29,7 @@ TWO_STAGES = """
             if k == 0:
                 return Stage(1)
             roles = frozenset({"head", "fusion"})
-            return Stage(2, roles=roles, new_optimizer=True) if k == 1 else None
+            return Stage(2, roles=roles, new_optimizer=True, schedule_from=0) if k == 1 else None
 
         def gradients(self, run, batch):
             if not run.perturbed:
@@ -115,19 +115,6 @@ def own(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-class StopAt(Ear):
-    """A watcher that interrupts the run after some steps."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self.step = step
-
-    def stepped(self, loss, share):
-        super().stepped(loss, share)
-        if sum(kind == "stepped" for kind, _ in self.heard) == self.step:
-            raise KeyboardInterrupt
-
-
 def test_a_method_of_ones_own_in_one_file_trains_unchanged(tmp_path, own):
     name = own("halved", ONE_FILE)
     plain = trained(tmp_path / "plain", sharpness=MSAM)
@@ -153,7 +140,7 @@ def test_a_second_stage_freezes_encoders_and_takes_a_new_optimizer(tmp_path, own
         tmp_path / "all", method=name, sharpness=MSAM, schedule={"name": "step", "at": 0.5}, checkpoint_every=1
     )
     assert [(line["epoch"], line["step"]) for line in record.epochs] == [(1, 4), (2, 8), (3, 12)]
-    # a fresh schedule of two epochs begins with the second stage, at epoch 2
+    # the schedule of two epochs begins anew with the second stage, at epoch 2
     assert [line["lr"] for line in record.epochs] == pytest.approx([0.05, 0.05, 0.005])
     with pytest.raises(KeyboardInterrupt):
         train(

@@ -87,17 +87,46 @@ def fingerprint(*splits: TensorSplit) -> str:
     return digest.hexdigest()
 
 
-def shuffled(split: Split, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
+def shuffled(
+    split: Split, batch_size: int, *, seed: int, epoch: int, part: tuple[float, float] = (0.0, 1.0)
+) -> list[list[int]]:
     """Return the batches of one training epoch as lists of sample numbers.
 
     The order depends on `(seed, epoch)` alone, so that a resumed run finds it again. A last batch of one sample
     joins the batch before it: batch statistics of one sample do not exist.
 
+    Arguments:
+        split: whose samples.
+        batch_size: samples per batch.
+        seed: of the order, and of which samples belong to a part.
+        epoch: number of the epoch.
+        part: which samples, as `part_of` counts them.
+
     >>> shuffled(TensorSplit({}, torch.zeros(5)), 2, seed=0, epoch=1)[-1].__len__()
     3
     """
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
-    return in_chunks(torch.randperm(len(split), generator=generator).tolist(), batch_size)
+    order = _permuted(len(split), seed * 1_000_003 + epoch)
+    if part != (0.0, 1.0):
+        members = set(part_of(len(split), *part, seed=seed))
+        order = [sample for sample in order if sample in members]
+    return in_chunks(order, batch_size)
+
+
+def part_of(size: int, start: float, stop: float, *, seed: int) -> list[int]:
+    """Return the samples whose place in one fixed random order lies between two fractions; the same in every epoch.
+
+    Raises:
+        ValueError: if it is not `0 <= start < stop <= 1`, or no sample lies there.
+
+    >>> sorted(part_of(4, 0, 0.5, seed=0) + part_of(4, 0.5, 1, seed=0))
+    [0, 1, 2, 3]
+    """
+    if not 0 <= start < stop <= 1:
+        raise ValueError(f"A part must lie within 0 <= start < stop <= 1, received {start} to {stop}.")
+    members = _permuted(size, -1 - seed)[round(start * size) : round(stop * size)]
+    if not members:
+        raise ValueError(f"The part {start} to {stop} of {size} training samples holds none. Take a larger part.")
+    return members
 
 
 def in_chunks(order: Sequence[int], batch_size: int) -> list[list[int]]:
@@ -116,3 +145,8 @@ def batches(split: Split, order: Iterable[Sequence[int]]) -> Iterator[Batch]:
     """Yield the batches of `split` in the given order."""
     for index in order:
         yield split[index]
+
+
+def _permuted(size: int, seed: int) -> list[int]:
+    order: list[int] = torch.randperm(size, generator=torch.Generator().manual_seed(seed % 2**63)).tolist()
+    return order

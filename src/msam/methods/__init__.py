@@ -1,9 +1,10 @@
 """Methods: each makes gradients in its own way; the folder is the registry."""
 
 from msam import _registry
-from msam.methods._base import Method, Run, Stage, per_sample_loss
+from msam.methods._about import About
+from msam.methods._base import Method, Passes, Run, Stage, per_sample_loss
 
-__all__ = ["Method", "Run", "Stage", "load", "names", "per_sample_loss"]
+__all__ = ["About", "Method", "Passes", "Run", "Stage", "load", "names", "per_sample_loss"]
 
 
 def load(name: str) -> type[Method]:

@@ -2,14 +2,25 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from msam import checks
+from msam.methods._about import About
 from msam.models import MultimodalModel
 from msam.types import Batch, Output
+
+Made = TypeVar("Made")
+
+
+class Backward(Protocol):
+    """`backward(loss, retain_graph=False)`: what a run does instead of `loss.backward()`."""
+
+    def __call__(self, loss: Tensor, retain_graph: bool = False) -> None:
+        """Add the gradients of a scalar to `.grad`."""
+        ...
 
 
 @dataclass
@@ -20,16 +31,20 @@ class Run:
         model: the model to call, wrapped by the engine where there is one.
         network: the same model unwrapped: its modalities, encoders, fusion, heads.
         optimizer: the optimizer that will step.
-        epochs: epochs of the whole run.
+        epochs: epochs of the configuration; stages may hold more or fewer.
         num_classes: number of logits.
         generator: the run's own source of randomness, saved in checkpoints.
         backward: call it on a loss instead of `loss.backward()`; precision and devices are its business.
-        train_batches: a fraction in (0, 1] -> batches of that part of the training data, in order.
-        state: what the method remembers from step to step: tensors, plain values, things with a `state_dict`.
+        train_batches: `(start, stop)`, fractions in [0, 1] -> batches of the training samples whose place in one fixed
+            random order lies between them; the same samples in every epoch.
+        state: what the method remembers from step to step: tensors, plain values, things with a `state_dict`, and
+            mappings of these. It is saved in checkpoints.
+        notes: what the method wants to have written in the step's line of the record; empty at every step's begin.
         epoch: current epoch, from 1.
-        step: steps done so far.
+        step: steps done so far, this one included.
+        stage: position of the current stage.
         perturbed: True in the second pass of a sharpness rule: coefficients, weights and noise of the first pass are
-            to be reused, and running scores left as they are.
+            to be reused (`once`), and running scores left as they are.
     """
 
     model: nn.Module
@@ -38,35 +53,85 @@ class Run:
     epochs: int
     num_classes: int
     generator: torch.Generator
-    backward: Callable[[Tensor], None]
-    train_batches: Callable[[float], Iterator[Batch]]
+    backward: Backward
+    train_batches: Callable[[float, float], Iterator[Batch]]
     state: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
     epoch: int = 1
     step: int = 0
+    stage: int = 0
     perturbed: bool = False
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def begin_step(self, step: int) -> None:
+        """Forget what the step before noted and kept."""
+        self.step, self.perturbed = step, False
+        self.notes.clear()
+        self._kept.clear()
+
+    def once(self, key: str, make: Callable[[], Made]) -> Made:
+        """Return `make()` in the first pass of a step, and what the first pass made in the second."""
+        if not self.perturbed:
+            self._kept[key] = make()
+        made: Made = self._kept[key]
+        return made
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the model's modalities, in order."""
+        return self.network.modalities
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training. What does not train keeps its parameters; its BatchNorm statistics go on.
+    """A stretch of training.
+
+    What does not train keeps its parameters, and is in evaluation mode: its BatchNorm statistics rest, it drops
+    nothing out.
 
     Attributes:
         epochs: how many, at least 1.
         roles: which roles of parameters train ("encoder", "head", "fusion"), None for all.
         modalities: which modalities' encoders and heads train, None for all.
-        new_optimizer: start with a fresh optimizer, rule and schedule instead of those so far.
+        part: which part of the training samples, as `Run.train_batches` counts them.
+        new_optimizer: start with a fresh optimizer and a rule bound to it.
+        schedule_from: epoch (from 0) at which the schedule of learning rates stands when the stage begins; None lets it go
+            on from where it is.
     """
 
     epochs: int
     roles: frozenset[str] | None = None
     modalities: frozenset[str] | None = None
+    part: tuple[float, float] = (0.0, 1.0)
     new_optimizer: bool = False
+    schedule_from: int | None = None
 
     def trains(self, group: Mapping[str, Any]) -> bool:
         """Tell whether a parameter group (with its role and modality) trains in this stage."""
         in_role = self.roles is None or group["role"] in self.roles
         in_modality = self.modalities is None or group["modality"] is None or group["modality"] in self.modalities
         return in_role and in_modality
+
+
+class Passes(NamedTuple):
+    """What one step costs, in passes of every encoder over one batch, averaged over encoders and steps.
+
+    Attributes:
+        forward: forward passes, with or without a graph.
+        backward: backward passes.
+    """
+
+    forward: float = 1.0
+    backward: float = 1.0
+
+    @property
+    def cost(self) -> float:
+        """Forward-backward passes, a backward counted as two forwards.
+
+        >>> Passes(forward=1, backward=2).cost
+        1.6666666666666667
+        """
+        return (self.forward + 2 * self.backward) / 3
 
 
 @dataclass(frozen=True)
@@ -80,23 +145,45 @@ class Method:
         ValueError: on construction, if a hyper-parameter is out of its range.
     """
 
-    passes: ClassVar[float] = 1.0
-    """Forward-backward passes of the whole model that one step costs."""
+    about: ClassVar[About] = About()
+    """What the catalogue says of it."""
 
     def __post_init__(self) -> None:
         checks.arguments_in_range(type(self), {f.name: getattr(self, f.name) for f in fields(self)})
 
+    def passes(self, modalities: int) -> Passes:
+        """Return what one step costs with so many modalities, averaged over the run."""
+        return Passes()
+
     def build(self, model: MultimodalModel, num_classes: int) -> MultimodalModel:
-        """Return the model to train, with heads or teachers added; before it is wrapped and has an optimizer."""
+        """Return the model to train, with heads or teachers added; before it is wrapped and has an optimizer.
+
+        Raises:
+            ValueError: if the method is not defined for such a model: saying what is.
+        """
         return model
 
     def stage(self, run: Run, k: int) -> Stage | None:
         """Return the k-th stage of training, None when there is no more; pure in `k` and `run.state`.
 
         Things with a `state_dict` are put into `run.state` here, at `k = 0`, if they are not there yet: a run that is gone
-        on with asks for stage 0, loads what was saved into them, and then asks for the stage it was in.
+        on with asks for stage 0, loads what was saved into them, and then asks for the stage it was in. Stages are also
+        asked for ahead, to know how long the run is.
         """
         return Stage(run.epochs) if k == 0 else None
+
+    def stage_begin(self, run: Run) -> None:
+        """Prepare stage `run.stage`; called once, before its first epoch and before it has an optimizer of its own."""
+
+    def stage_end(self, run: Run) -> None:
+        """Conclude stage `run.stage`; called once, after its last epoch."""
+
+    def rate(self, run: Run, group: Mapping[str, Any]) -> float:
+        """Return the factor on the scheduled learning rate of a parameter group (with its role and modality).
+
+        Asked for at the begin of every epoch; pure in `run.state`.
+        """
+        return 1.0
 
     def loss(self, run: Run, output: Output, batch: Batch) -> Tensor:
         """Return the loss of every sample, `(N,)`."""

@@ -1,11 +1,12 @@
 """Uniform: joint training plus one loss per modality on a head of its own, all with weight 1."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
 from msam.checks import Range
+from msam.methods._about import About
 from msam.methods._base import Method, Run, per_sample_loss
 from msam.models import MultimodalModel
 from msam.types import Batch, Output
@@ -25,6 +26,14 @@ class Uniform(Method):
     Traceback (most recent call last):
     ValueError: `weight` must be >= 0, received -1.0.
     """
+
+    about: ClassVar[About] = About(
+        paper="Wei, Hu, ICML 2024 (as a baseline)",
+        family="objective",
+        changes="adds each modality's loss",
+        heads="one linear per modality",
+        neutral=("joint", {"weight": 0.0}),
+    )
 
     weight: Annotated[float, Range(ge=0)] = 1.0
 

@@ -1,7 +1,9 @@
 """Unimodal training: one encoder and a fusion over it alone; what a modality can do by itself."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from msam.methods._about import About
 from msam.methods._base import Method
 from msam.models import MultimodalModel
 
@@ -20,6 +22,10 @@ class Unimodal(Method):
     >>> Unimodal(modality="audio").modality
     'audio'
     """
+
+    about: ClassVar[About] = About(
+        paper="the baseline", family="data", changes="leaves out all modalities but one", ordered=True
+    )
 
     modality: str = ""
 

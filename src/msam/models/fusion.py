@@ -60,6 +60,12 @@ class Fusion(nn.Module, ABC):
         """Yield the parameters that see this modality alone."""
 
     @abstractmethod
+    def weight_of(self, modality: str) -> tuple[nn.Parameter, slice]:
+        """Return the last layer's weight `(C, ..)` and which of its columns meet this modality's feature (late), or all
+        (early: the columns meet what the trunk made of all modalities).
+        """
+
+    @abstractmethod
     def over(self, modalities: Collection[str]) -> "Fusion":
         """Return a fresh fusion of the same kind and settings over some of the modalities."""
 
@@ -89,6 +95,10 @@ class SumFusion(Fusion):
         """Yield the weight and bias of the modality's head."""
         return self.linear[modality].parameters()
 
+    def weight_of(self, modality: str) -> tuple[nn.Parameter, slice]:
+        """Return the weight of the modality's head, all columns."""
+        return self.linear[modality].get_parameter("weight"), slice(None)
+
     def over(self, modalities: Collection[str]) -> "SumFusion":
         """Return a fresh sum over some of the modalities."""
         return SumFusion(_some(self.dims, modalities), self.num_classes)
@@ -117,6 +127,12 @@ class ConcatFusion(Fusion):
     def own_parameters(self, modality: str) -> Iterator[nn.Parameter]:
         """Yield nothing: the one layer sees all modalities."""
         return iter(())
+
+    def weight_of(self, modality: str) -> tuple[nn.Parameter, slice]:
+        """Return the one weight and the modality's columns."""
+        before = list(self.dims).index(modality)
+        start = sum(list(self.dims.values())[:before])
+        return self.linear.get_parameter("weight"), slice(start, start + self.dims[modality])
 
     def over(self, modalities: Collection[str]) -> "ConcatFusion":
         """Return a fresh concatenation over some of the modalities."""
@@ -184,6 +200,10 @@ class MaxoutFusion(Fusion):
     def own_parameters(self, modality: str) -> Iterator[nn.Parameter]:
         """Yield nothing: the trunk sees all modalities."""
         return iter(())
+
+    def weight_of(self, modality: str) -> tuple[nn.Parameter, slice]:
+        """Return the weight of the last layer, all columns: every one meets all modalities."""
+        return self.trunk[-1].get_parameter("weight"), slice(None)
 
     def over(self, modalities: Collection[str]) -> "MaxoutFusion":
         """Return a fresh trunk over some of the modalities."""

@@ -36,7 +36,6 @@ class Engine:
             except RuntimeError as error:
                 raise ValueError(f"`accelerator` must be one of this machine, received {accelerator!r}.") from error
         self.double = precision == "64-true"
-        self.backwards = 0
 
     @property
     def device(self) -> torch.device:
@@ -51,10 +50,9 @@ class Engine:
         """Return the wrapped optimizer: its `step` knows the precision's scaler."""
         return self._fabric.setup_optimizers(optimizer)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, retain_graph: bool = False) -> None:
         """Run the backward pass of a scalar loss."""
-        self.backwards += 1
-        self._fabric.backward(loss)
+        self._fabric.backward(loss, retain_graph=retain_graph)
 
     def to_device(self, batch: Batch) -> Batch:
         """Return the batch on the device, in double precision if that is asked for."""

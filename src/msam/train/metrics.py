@@ -34,9 +34,10 @@ def evaluate(
 
     Returns:
         `accuracy`, `macro_f1`, `nll` (nats); `modalities`: name -> accuracy of three named kinds, `head` (its own
-        or split logits; None where there are none), `shapley` (argmax of its Shapley logits) and `zeroed` (the others
-        absent), its `contribution` over the split and its `dominance`, the share of samples in which its contribution
-        is the largest; `imbalance = (M max contribution - 1) / (M - 1)`, 0 = balanced, 1 = one modality has all.
+        or split logits, with their NLL `head_nll`; both None where there are none), `shapley` (argmax of its Shapley
+        logits) and `zeroed` (the others absent), its `contribution` over the split and its `dominance`, the share of
+        samples in which its contribution is the largest; `imbalance = (M max contribution - 1) / (M - 1)`, 0 =
+        balanced, 1 = one modality has all.
 
     Raises:
         ValueError: if the targets are not integer classes, the split is empty, or an input is not finite and neither are
@@ -57,10 +58,11 @@ def evaluate(
     return {
         "accuracy": accuracy(fused, target),
         "macro_f1": macro_f1(fused, target),
-        "nll": float(torch.nn.functional.cross_entropy(fused, target)),
+        "nll": nll(fused, target),
         "modalities": {
             name: {
                 "head": accuracy(heads[name], target) if heads else None,
+                "head_nll": nll(heads[name], target) if heads else None,
                 "shapley": accuracy(phi[m], target),
                 "zeroed": accuracy(coalitions[2**m - 1], target),
                 "contribution": float(shares[m]),
@@ -79,6 +81,15 @@ def accuracy(logits: Tensor, target: Tensor) -> float:
     0.5
     """
     return float((logits.argmax(-1) == target).double().mean())
+
+
+def nll(logits: Tensor, target: Tensor) -> float:
+    """Return the mean negative log-likelihood of the targets, in nats.
+
+    >>> round(nll(torch.zeros(3, 2), torch.tensor([0, 1, 1])), 4)
+    0.6931
+    """
+    return float(torch.nn.functional.cross_entropy(logits, target))
 
 
 def macro_f1(logits: Tensor, target: Tensor) -> float:

@@ -1,11 +1,10 @@
 """From a configuration to the parts it names."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from msam import data, methods, models, sharpness
 from msam.data import Dataset
@@ -38,10 +37,12 @@ def optimizer(config: RunConfig, model: MultimodalModel) -> torch.optim.Optimize
     return OPTIMIZERS[config.optimizer["name"]](model.parameter_groups(), **_options(config.optimizer))
 
 
-def schedule(config: RunConfig, optimizer: torch.optim.Optimizer) -> LambdaLR:
-    """Return the schedule of an optimizer's learning rates, to be stepped once per epoch."""
-    factor = SCHEDULES[config.schedule["name"]]
-    return LambdaLR(optimizer, factor(epochs=config.epochs, **_options(config.schedule)))
+def schedule(config: RunConfig) -> Callable[[int], float]:
+    """Return the factor on the learning rates, from the number of epochs done."""
+    found: Callable[[int], float] = SCHEDULES[config.schedule["name"]](
+        epochs=config.epochs, **_options(config.schedule)
+    )
+    return found
 
 
 def rule(config: RunConfig, optimizer: torch.optim.Optimizer, model: nn.Module) -> Sharpness | None:

@@ -72,7 +72,7 @@ class Bar:
         if self._progress:
             self._progress.stop()
             self._progress = None
-        self.console.print(f"[bold]{self._name}[/]  {self._text()}", highlight=False)
+        self.console.print(f"[bold]{self._name}[/]  {self._text()}", highlight=False, soft_wrap=True)
 
     def _text(self) -> str:
         return "  ".join(f"{key} {value}" for key, value in self._shown.items())

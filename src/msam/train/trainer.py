@@ -3,41 +3,29 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from torch import nn
 
 from msam import shapley
 from msam.data import Split
-from msam.data._loaders import batches, shuffled
+from msam.data._loaders import batches, in_chunks, part_of, shuffled
 from msam.methods import Run, Stage
 from msam.record import Writer
+from msam.sharpness import Sharpness
 from msam.train import checkpoint, parts
 from msam.train.config import RunConfig
 from msam.train.engine import Engine
 from msam.train.header import header, weights_digest
 from msam.train.metrics import evaluate, unsound_input
+from msam.train.passes import Counter
+from msam.train.position import Position
 from msam.train.progress import Watcher
 from msam.types import Batch, Output
 
 RECORD, CHECKPOINT = "record.jsonl", "checkpoint.pt"
-
-
-@dataclass
-class Position:
-    """Where a run stands: all that a checkpoint needs beside the states of its parts."""
-
-    stage: int = 0
-    stage_epoch: int = 0
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    losses: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-    stepping: float = 0.0
-    backwards: int = 0
 
 
 class Trainer:
@@ -56,6 +44,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.method = parts.method(config)
         self.network = parts.model(config, self.dataset)
+        self.schedule = parts.schedule(config)
         self.at = Position()
         self.run = Run(
             model=self.engine.setup_model(self.network),
@@ -68,6 +57,8 @@ class Trainer:
             train_batches=self._train_batches,
         )
         self.loss = self.nearby_loss = 0.0
+        self._stage(0)
+        self.counter = Counter.of(self.run)
 
     def go(self, writer: Writer, saved: Mapping[str, Any] | None = None) -> None:
         """Train to the end, from the start or from a checkpoint.
@@ -83,7 +74,7 @@ class Trainer:
         else:
             self._restore(saved)
         if self.watcher:
-            self.watcher.started(self.config.run_name(), self.config.epochs * len(self._order()), self.at.step)
+            self.watcher.started(self.config.run_name(), self._planned_steps(), self.at.step)
         try:
             self._stages()
         finally:
@@ -94,9 +85,15 @@ class Trainer:
         while (stage := self._stage(self.at.stage)) is not None:
             self._begin(stage)
             while self.at.stage_epoch < stage.epochs:
-                self._epoch()
+                self._epoch(stage)
             self.at.stage, self.at.stage_epoch = self.at.stage + 1, 0
         self._end("finished")
+
+    def _planned_steps(self) -> int:
+        steps, k = 0, 0
+        while (stage := self._stage(k)) is not None:
+            steps, k = steps + stage.epochs * len(self._order(stage.part)), k + 1
+        return steps
 
     def _stage(self, k: int) -> Stage | None:
         """Ask for a stage; what it draws at random leaves no trace, so that a resumed run may ask again."""
@@ -104,18 +101,33 @@ class Trainer:
             return self.method.stage(self.run, k)
 
     def _begin(self, stage: Stage) -> None:
-        """Freeze what does not train; a fresh optimizer if the stage asks for one and has not begun."""
+        """Freeze what does not train; if the stage has not begun yet, let the method prepare it, and grant its wishes."""
+        self.run.stage = self.at.stage
+        fresh = self.at.stage_epoch == 0 and self.at.batch == 0
+        if fresh:
+            self.method.stage_begin(self.run)
         for group in self.network.parameter_groups():
             for parameter in group["params"]:
                 parameter.requires_grad_(stage.trains(group))
-        if stage.new_optimizer and self.at.stage_epoch == 0 and self.at.batch == 0:
+        if fresh and stage.new_optimizer:
             self.run.optimizer = self._new_optimizer()
+        if fresh and stage.schedule_from is not None:
+            self.at.scheduled = stage.schedule_from
 
-    def _epoch(self) -> None:
+    def _set_rates(self) -> float:
+        """Set every group's learning rate by the schedule and the method; return the schedule's factor on the first."""
+        factor = self.schedule(self.at.scheduled)
+        for group in self.run.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor * self.method.rate(self.run, group)
+        return self.run.optimizer.param_groups[0]["initial_lr"] * factor
+
+    def _epoch(self, stage: Stage) -> None:
         at, began = self.at, time.perf_counter()
-        order = self._order()
+        order = self._order(stage.part)
         self.run.epoch = at.epoch + 1
-        self.network.train()
+        scheduled = self._set_rates()
+        for module in (*self.network.encoders.values(), *self.network.heads.values(), self.network.fusion):
+            module.train(_trains(module))
         for batch in batches(self.dataset.train, order[at.batch :]):
             self._step(self._prepared(batch))
             at.batch += 1
@@ -124,62 +136,73 @@ class Trainer:
                 at.seconds += time.perf_counter() - began
                 began = time.perf_counter()
                 self._save()
-        line = {
+        line: dict[str, Any] = {
             "epoch": at.epoch + 1,
             "step": at.step,
             "loss": sum(at.losses) / len(at.losses),
-            "lr": self.run.optimizer.param_groups[0]["lr"],
+            "lr": scheduled,
             **{name: self._measures(name, split) for name, split in self._splits()},
         }
         self.method.epoch_end(self.run, line["valid"])
-        self.schedule.step()
+        if at.stage_epoch + 1 == stage.epochs:
+            self.method.stage_end(self.run)
         at.seconds += time.perf_counter() - began
-        at.epoch, at.stage_epoch, at.batch, at.losses = at.epoch + 1, at.stage_epoch + 1, 0, []
+        at.epoch, at.stage_epoch, at.scheduled = at.epoch + 1, at.stage_epoch + 1, at.scheduled + 1
+        at.batch, at.losses = 0, []
         self.writer.write("epoch", **line, seconds=at.seconds)
         self._save()
         if self.watcher:
             self.watcher.measured(line)
 
     def _step(self, batch: Batch) -> None:
-        began, backwards = time.perf_counter(), self.engine.backwards
+        began, before = time.perf_counter(), self.counter.cost
         run, rule, at = self.run, self.rule, self.at
         at.step += 1
         recorded = (at.step - 1) % self.config.record_every == 0
-        run.step, run.perturbed = at.step, False
+        run.begin_step(at.step)
         self.optimizer.zero_grad()
         self.loss = self.nearby_loss = 0.0
-        output = self.method.gradients(run, batch)
-        if not math.isfinite(self.loss):
-            self._refuse(batch)
-        wanted = recorded or (rule is not None and rule.uses_contributions)
-        shares = self._contributions(output, batch) if wanted else None
-        if rule is not None:
-            with rule.perturbed(shares) as climbing:
-                if climbing:
-                    run.perturbed = True
-                    self.method.gradients(run, batch)
-            run.perturbed = False
-            if not math.isfinite(self.nearby_loss):
-                self._diverged(f"The loss at the perturbed weights is {self.nearby_loss}")
+        with self.counter.counting(len(batch.target)):
+            output = self.method.gradients(run, batch)
+            if not math.isfinite(self.loss):
+                self._refuse(batch)
+            shares = self._contributions(output, batch) if rule is not None and rule.uses_contributions else None
+            if rule is not None:
+                self._second_pass(rule, shares, batch)
+        if recorded and shares is None:
+            shares = self._contributions(output, batch)
         self.optimizer.step()
         at.losses.append(self.loss)
         at.stepping += time.perf_counter() - began
-        at.backwards += self.engine.backwards - backwards
+        at.passes += self.counter.cost - before
         share = rule.last["share"] if rule else None
         if recorded and shares is not None:
-            values = shares.tolist()
-            self.writer.write(
-                "step",
-                step=at.step,
-                epoch=run.epoch,
-                loss=self.loss,
-                contributions=[round(v, 6) for v in values],
-                dominant=self.network.modalities[values.index(max(values))],
-                share=share,
-                radius=rule.last["radius"] if rule else None,
-            )
+            self._write_step(shares)
         if self.watcher:
             self.watcher.stepped(self.loss, share)
+
+    def _second_pass(self, rule: Sharpness, shares: torch.Tensor | None, batch: Batch) -> None:
+        with rule.perturbed(shares) as climbing:
+            if climbing:
+                self.run.perturbed = True
+                self.method.gradients(self.run, batch)
+        self.run.perturbed = False
+        if not math.isfinite(self.nearby_loss):
+            self._diverged(f"The loss at the perturbed weights is {self.nearby_loss}")
+
+    def _write_step(self, shares: torch.Tensor) -> None:
+        values, last = shares.tolist(), self.rule.last if self.rule else {}
+        self.writer.write(
+            "step",
+            step=self.at.step,
+            epoch=self.run.epoch,
+            loss=self.loss,
+            contributions=[round(v, 6) for v in values],
+            dominant=self.network.modalities[values.index(max(values))],
+            share=last.get("share"),
+            radius=last.get("radius"),
+            **({"method": dict(self.run.notes)} if self.run.notes else {}),
+        )
 
     def _contributions(self, output: Output, batch: Batch) -> torch.Tensor:
         given = output.features if self.config.absent == "feature" else batch.inputs
@@ -209,17 +232,17 @@ class Trainer:
             steps=at.step,
             seconds=at.seconds,
             seconds_per_step=at.stepping / max(at.step, 1),
-            passes_per_step=at.backwards / max(at.step, 1),
+            passes_per_step=round(at.passes / max(at.step, 1), 6),
             weights=weights_digest(self.network),
         )
         self.writer.sync()
 
-    def _backward(self, loss: torch.Tensor) -> None:
+    def _backward(self, loss: torch.Tensor, retain_graph: bool = False) -> None:
         if self.run.perturbed:
             self.nearby_loss += float(loss.detach())
         else:
             self.loss += float(loss.detach())
-        self.engine.backward(loss)
+        self.engine.backward(loss, retain_graph)
 
     def _measures(self, name: str, split: Split) -> dict[str, Any]:
         measured = evaluate(
@@ -239,19 +262,21 @@ class Trainer:
             batch = batch._replace(present=batch.present[:, columns])
         return self.engine.to_device(batch)
 
-    def _order(self) -> list[list[int]]:
-        return shuffled(self.dataset.train, self.config.batch_size, seed=self.config.seed, epoch=self.at.epoch)
+    def _order(self, part: tuple[float, float]) -> list[list[int]]:
+        config, train = self.config, self.dataset.train
+        return shuffled(train, config.batch_size, seed=config.seed, epoch=self.at.epoch, part=part)
 
-    def _train_batches(self, fraction: float) -> Iterator[Batch]:
-        order = shuffled(self.dataset.train, self.config.batch_size, seed=self.config.seed + 1, epoch=self.at.epoch)
-        part = order[: max(1, math.ceil(fraction * len(order)))]
-        return map(self._prepared, batches(self.dataset.train, part))
+    def _train_batches(self, start: float, stop: float) -> Iterator[Batch]:
+        train = self.dataset.train
+        order = in_chunks(part_of(len(train), start, stop, seed=self.config.seed), self.config.batch_size)
+        return map(self._prepared, batches(train, order))
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
-        """Make the optimizer, with the rule and the schedule that are bound to it."""
+        """Make the optimizer, and the rule that is bound to it."""
         made = parts.optimizer(self.config, self.network)
+        for group in made.param_groups:
+            group["initial_lr"] = group["lr"]
         self.optimizer = self.engine.setup_optimizer(made)
-        self.schedule = parts.schedule(self.config, made)
         self.rule = parts.rule(self.config, made, self.network)
         return made
 
@@ -265,7 +290,6 @@ class Trainer:
                 "at": vars(self.at),
                 "model": self.network.state_dict(),
                 "optimizer": self.run.optimizer.state_dict(),
-                "schedule": self.schedule.last_epoch,
                 "rule": self.rule.state_dict() if self.rule else None,
                 "state": checkpoint.packed(self.run.state),
                 "generator": self.run.generator.get_state(),
@@ -278,12 +302,16 @@ class Trainer:
         self.at = Position(**saved["at"])
         self.network.load_state_dict(saved["model"])
         self.run.optimizer.load_state_dict(saved["optimizer"])
-        self.schedule.last_epoch = saved["schedule"]
         if self.rule:
             self.rule.load_state_dict(saved["rule"])
-        self._stage(0)
         checkpoint.unpack(self.run.state, saved["state"])
         self.run.generator.set_state(saved["generator"])
         torch.set_rng_state(saved["torch"])
         if saved["cuda"]:
             torch.cuda.set_rng_state_all(saved["cuda"])
+
+
+def _trains(module: nn.Module) -> bool:
+    """Tell whether any parameter of a module trains; one without parameters does."""
+    flags = [p.requires_grad for p in module.parameters()]
+    return any(flags) or not flags

@@ -1,0 +1,71 @@
+"""How well each modality does on a batch by itself: its logits, and three scores of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from msam import shapley
+from msam.models import MultimodalModel
+from msam.types import Output
+
+Source = Literal["fusion", "heads", "shapley"]
+SMALLEST = 1e-8
+
+
+def modality_logits(network: MultimodalModel, output: Output, source: Source = "fusion") -> dict[str, Tensor]:
+    """Return modality -> `(N, C)` logits, without a graph.
+
+    Arguments:
+        network: the model.
+        output: of the full pass.
+        source: "fusion", its own part of the fused logits (`W_m h_m + b_m` of a sum, `W_m h_m + b / M` of a concatenation);
+            "heads", its head from `add_heads`; "shapley", its Shapley logits with absent features set to zero, which every
+            fusion has and which for a concatenation equal the split logits.
+
+    Raises:
+        ValueError: if the fusion's logits do not split, or there are no heads.
+    """
+    features = {name: feature.detach() for name, feature in output.features.items()}
+    with torch.no_grad():
+        if source == "fusion":
+            return network.fusion.modality_logits(features)
+        if source == "heads":
+            return network.head_logits(features)
+        values = shapley.shapley_values(shapley.coalition_logits(network, features))
+        return dict(zip(network.modalities, values, strict=True))
+
+
+def target_probability(logits: Mapping[str, Tensor] | Sequence[Tensor], target: Tensor) -> Tensor:
+    """Return `P_m = mean_b softmax(o_m,b)[y_b]`, `(M,)` in [0, 1]: the score of OGM-GE and MLB.
+
+    >>> target_probability([torch.zeros(2, 4), torch.tensor([[9.0, 0, 0, 0], [0, 9, 0, 0]])], torch.tensor([0, 1]))
+    tensor([0.2500, 0.9996])
+    """
+    return torch.stack([z.softmax(-1).gather(1, target[:, None]).mean() for z in _listed(logits)])
+
+
+def cross_entropy(logits: Mapping[str, Tensor] | Sequence[Tensor], target: Tensor) -> Tensor:
+    """Return `s_m = mean_b -log max(softmax(o_m,b)[y_b], 1e-8)`, `(M,)` in nats, lower is better: the score of AGM.
+
+    >>> cross_entropy([torch.zeros(2, 4)], torch.tensor([0, 1]))
+    tensor([1.3863])
+    """
+    floor = torch.tensor(SMALLEST).log().neg().item()
+    losses = [functional.cross_entropy(z, target, reduction="none") for z in _listed(logits)]
+    return torch.stack([loss.clamp_max(floor).mean() for loss in losses])
+
+
+def accuracy(logits: Mapping[str, Tensor] | Sequence[Tensor], target: Tensor) -> Tensor:
+    """Return `a_m = mean_b [argmax o_m,b = y_b]`, `(M,)` in [0, 1]: the score of CGGM.
+
+    >>> accuracy([torch.tensor([[1.0, 0.0], [0.0, 1.0]])], torch.tensor([0, 0]))
+    tensor([0.5000])
+    """
+    return torch.stack([(z.argmax(-1) == target).to(z.dtype).mean() for z in _listed(logits)])
+
+
+def _listed(logits: Mapping[str, Tensor] | Sequence[Tensor]) -> list[Tensor]:
+    return list(logits.values()) if isinstance(logits, Mapping) else list(logits)
