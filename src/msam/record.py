@@ -3,8 +3,8 @@
 Line kinds, in the field `kind`:
 
     header  config, versions, host, data fingerprint, modalities, passes, started
-    step    step, epoch, loss, contributions, dominant, share, radius
-    epoch   epoch, step, loss, lr, seconds, train / valid / test (metrics of the protocol)
+    step    step, epoch, loss, contributions, dominant, share, radius, method (what the method notes, if anything)
+    epoch   epoch, step, loss, lr, seconds, train / valid / test (metrics of the protocol), auxiliary
     end     status ("finished" or "diverged"), seconds, steps, epochs, passes_per_step, seconds_per_step, weights (sha256)
 
 A line is written whole or not at all. `read` knows an unfinished last line (a killed process) from a damaged file.

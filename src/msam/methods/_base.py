@@ -94,6 +94,7 @@ class Stage:
         roles: which roles of parameters train ("encoder", "head", "fusion"), None for all.
         modalities: which modalities' encoders and heads train, None for all.
         part: which part of the training samples, as `Run.train_batches` counts them.
+        auxiliary: whether its epochs serve the method's own ends (teachers, estimates) and are never the ones reported.
         new_optimizer: start with a fresh optimizer and a rule bound to it.
         schedule_from: epoch (from 0) at which the schedule of learning rates stands when the stage begins; None lets it go
             on from where it is.
@@ -103,6 +104,7 @@ class Stage:
     roles: frozenset[str] | None = None
     modalities: frozenset[str] | None = None
     part: tuple[float, float] = (0.0, 1.0)
+    auxiliary: bool = False
     new_optimizer: bool = False
     schedule_from: int | None = None
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -102,12 +102,21 @@ def diverged(found: Record) -> bool:
 def finished(records: Iterable[Record], selection: Selection) -> tuple[list[Run], list[Record]]:
     """Return the finished runs, each at its selected epoch, and the records that are not finished."""
     runs, unfinished = [], []
-    for found in records:
+    for found in map(without_auxiliary, records):
         if found.end is None or found.end.get("status", "finished") != "finished" or not found.epochs:
             unfinished.append(found)
         else:
             runs.append(Run(found, selection.choose([epoch["valid"] for epoch in found.epochs])))
     return runs, unfinished
+
+
+def without_auxiliary(found: Record) -> Record:
+    """Return a record without the epochs that served the method's own ends (teachers, estimates), and their steps."""
+    epochs = [line for line in found.epochs if not line.get("auxiliary")]
+    if len(epochs) == len(found.epochs):
+        return found
+    kept = {line["epoch"] for line in epochs}
+    return replace(found, epochs=epochs, steps=[line for line in found.steps if line["epoch"] in kept])
 
 
 def check_same_data(runs: Sequence[Run]) -> None:

@@ -141,6 +141,7 @@ class Trainer:
             "step": at.step,
             "loss": sum(at.losses) / len(at.losses),
             "lr": scheduled,
+            **({"auxiliary": True} if stage.auxiliary else {}),
             **{name: self._measures(name, split) for name, split in self._splits()},
         }
         self.method.epoch_end(self.run, line["valid"])
