@@ -40,9 +40,9 @@ class Run:
         state: what the method remembers from step to step: tensors, plain values, things with a `state_dict`, and
             mappings of these. It is saved in checkpoints.
         notes: what the method wants to have written in the step's line of the record; empty at every step's begin.
-        epoch: current epoch, from 1.
-        step: steps done so far, this one included.
-        stage: position of the current stage.
+        epoch: current epoch, from 1; when a stage begins, its first.
+        step: steps done so far, the current one included.
+        stage: position of the current stage, from 0.
         perturbed: True in the second pass of a sharpness rule: coefficients, weights and noise of the first pass are
             to be reused (`once`), and running scores left as they are.
     """

@@ -102,7 +102,7 @@ class Trainer:
 
     def _begin(self, stage: Stage) -> None:
         """Freeze what does not train; if the stage has not begun yet, let the method prepare it, and grant its wishes."""
-        self.run.stage = self.at.stage
+        self.run.stage, self.run.epoch, self.run.step = self.at.stage, self.at.epoch + 1, self.at.step
         fresh = self.at.stage_epoch == 0 and self.at.batch == 0
         if fresh:
             self.method.stage_begin(self.run)
