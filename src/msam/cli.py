@@ -19,6 +19,7 @@ from rich.text import Text
 
 import msam
 from msam import checks
+from msam.methods import _catalogue as catalogue
 from msam.train import config as configuration
 from msam.train import train
 from msam.train.config import KINDS, RunConfig, options, part_name, read_toml
@@ -68,7 +69,7 @@ def list_(
     for one in wanted:
         table = Table("name", "what", "options", title=one, title_justify="left", show_lines=True)
         for name in KINDS[one].names():
-            summary = (inspect.getdoc(KINDS[one].find(name)) or "").split("\n\n")[0].replace("\n", " ")
+            summary = _in_the_catalogue(name) if one == "method" else _summary(KINDS[one].find(name))
             lines = [_described(key, o.default, o.range) for key, o in options(one, name).items()]
             table.add_row(name, Text(summary), Text("\n".join(lines)))
         Console().print(table)
@@ -225,6 +226,18 @@ def _report(runs: Sequence[Path], out: Path, select: str) -> None:
 def _limits(default: Any, allowed: checks.Range | None) -> str:
     shown = "none" if default is None else ",".join(map(str, default)) if isinstance(default, tuple) else default
     return f"[{allowed.describe()}; default: {shown}]" if allowed else f"[default: {shown}]"
+
+
+def _summary(part: Callable[..., Any]) -> str:
+    return (inspect.getdoc(part) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _in_the_catalogue(name: str) -> str:
+    """Return what the catalogue says of a method, a line for each point."""
+    found = catalogue.entry(name)
+    shown = ("paper", "family", "changes", "heads", "passes", "fusions", "modalities", "variants")
+    lines = [f"{key}: {value}" for key in shown if (value := getattr(found, key))]
+    return "\n".join([found.what, *lines])
 
 
 def _described(key: str, default: Any, allowed: checks.Range | None) -> str:
