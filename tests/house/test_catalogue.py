@@ -55,7 +55,9 @@ def test_choices_begin_with_the_default():
 
 def test_the_list_on_the_console_says_the_same(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "600")
-    cli.main(["list", "methods"])
+    with pytest.raises(SystemExit) as done:
+        cli.main(["list", "methods"])
+    assert not done.value.code
     printed = " ".join(capsys.readouterr().out.split())
     for name in methods.names():
         assert f"paper: {entry(name).paper}"[:40] in printed
