@@ -16,10 +16,10 @@ UNIMODAL: dict[str, dict[str, Any]] = {
     name: {**SETTINGS["joint"], "method": {"name": "unimodal", "modality": name}} for name in ("audio", "image")
 }
 
-LEARNING_RATES = (0.02, 0.03, 0.05, 0.1, 0.15)
-DECAYS = (1e-4, 1e-3, 5e-3)
-RATES_WITH_RADII = (0.02, 0.05, 0.1)
+LEARNING_RATES = (0.01, 0.02, 0.03, 0.05, 0.1)
+DECAYS = (1e-4, 5e-4, 1e-3, 5e-3)
 RADII = (0.025, 0.05, 0.1, 0.2, 0.4)
+RATES_WITH_RADII = (0.01, 0.02, 0.05, 0.1)
 TUNING_SEEDS = (100, 101, 102)
 
 
@@ -46,9 +46,9 @@ def controls(seeds: int) -> list[RunConfig]:
 
 
 def trials() -> dict[str, list[RunConfig]]:
-    """Return the tuning trials of each row: fifteen settings on the same three seeds, which the comparison does not use.
+    """Return the tuning trials of each row: twenty settings on the same three seeds, which the comparison does not use.
 
-    Joint tries five learning rates with three weight decays; SAM and M-SAM try three learning rates with five radii.
+    Joint tries five learning rates with four weight decays; SAM and M-SAM try four learning rates with five radii.
     """
     plain = [{"lr": lr, "weight_decay": decay} for lr in LEARNING_RATES for decay in DECAYS]
     sharp = [({"lr": lr}, rho) for lr in RATES_WITH_RADII for rho in RADII]
