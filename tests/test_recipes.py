@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from msam import recipes, record
+from msam import methods, recipes, record
 
 RESULTS = Path(__file__).parents[1] / "results" / "avdigits-late"
 
@@ -53,3 +53,17 @@ def test_numbers_in_prose_tables_are_those_of_the_committed_tables(page):
     assert rows
     for line in rows:
         assert line in made, line
+
+
+@pytest.mark.parametrize("fusion", ["late", "early"])
+def test_every_method_of_the_folder_stands_in_the_overview_where_it_is_defined(fusion):
+    runs = recipes.every_method(fusion, 2)
+    found = {c.method["name"] for c in runs}
+    for name in methods.names():
+        about = methods.load(name).about
+        assert (name in found) == (fusion == "late" or about.early or bool(about.extension))
+    assert {c.fusion["name"] for c in runs} == {fusion}
+    assert {c.seed for c in runs} == {0, 1}
+    assert {c.optimizer["lr"] for c in runs} == {recipes.SETTINGS["joint"]["optimizer"]["lr"]}
+    modalities = [c.method["modality"] for c in runs if c.method["name"] == "unimodal" and c.seed == 0]
+    assert modalities == ["audio", "image"]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from msam import methods
 from msam.train import RunConfig, config
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -15,6 +16,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 UNIMODAL: dict[str, dict[str, Any]] = {
     name: {**SETTINGS["joint"], "method": {"name": "unimodal", "modality": name}} for name in ("audio", "image")
 }
+
+FITTED: dict[str, dict[str, Any]] = {"ogm_ge": {"last_epoch": 10}, "mses": {"patience": 5}}
+"""Settings of methods that count epochs, fitted to runs of twenty (OGM-GE modulates in the first half of its hundred)."""
 
 LEARNING_RATES = (0.01, 0.02, 0.03, 0.05, 0.1)
 DECAYS = (1e-4, 5e-4, 1e-3, 5e-3)
@@ -42,6 +46,24 @@ def controls(seeds: int) -> list[RunConfig]:
     joint, msam = SETTINGS["joint"], SETTINGS["msam"]
     blended = {"name": "sam", "rho": round(0.75 * msam["sharpness"]["rho"], 4)}
     rows = [{**joint, "method": "uniform"}, {**joint, "epochs": 40}, {**msam, "sharpness": blended}]
+    return _seeded(rows, range(seeds), record_every=8)
+
+
+def every_method(fusion: str, seeds: int, *, modalities: tuple[str, ...] = ("audio", "image")) -> list[RunConfig]:
+    """Return every method of the folder on AV-digits at its paper's default settings, where it is defined for the fusion.
+
+    The learning rate is the one that joint training chose; what counts epochs is fitted to a run of twenty. Extensions of
+    ours are switched on where a paper leaves the fusion undefined.
+    """
+    early = fusion in ("early", "maxout")
+    rows = []
+    for name in methods.names():
+        about = methods.load(name).about
+        if early and not about.early and not about.extension:
+            continue
+        options = {**FITTED.get(name, {}), **(about.extension if early and not about.early else {})}
+        kinds = [{"modality": modality} for modality in modalities] if name == "unimodal" else [{}]
+        rows += [{**SETTINGS["joint"], "fusion": fusion, "method": {"name": name, **options, **kind}} for kind in kinds]
     return _seeded(rows, range(seeds), record_every=8)
 
 

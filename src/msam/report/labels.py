@@ -40,6 +40,8 @@ def of_run(config: Mapping[str, Any]) -> str:
     'M-SAM'
     >>> of_run({"method": {"name": "ogm_ge"}, "sharpness": {"name": "sam"}})
     'OGM-GE + SAM'
+    >>> of_run({"method": {"name": "pmr", "extend": True}, "sharpness": None})
+    'PMR (extended)'
     >>> of_run({"method": {"name": "unimodal", "modality": "audio"}, "sharpness": None})
     'Unimodal audio'
     """
@@ -47,6 +49,8 @@ def of_run(config: Mapping[str, Any]) -> str:
     name = pretty(method["name"])
     if method["name"] == "unimodal" and method.get("modality"):
         name += f" {method['modality']}"
+    if method.get("extend"):
+        name += " (extended)"
     if not sharpness:
         return name
     rule = pretty(sharpness["name"])
