@@ -3,6 +3,7 @@
 import math
 from typing import Annotated
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,7 +42,7 @@ class TestRange:
 
 
 class TestInRange:
-    @pytest.mark.parametrize("value", [0, 0.0, 3, 1e300, math.inf])
+    @pytest.mark.parametrize("value", [0, 0.0, 3, 1e300, math.inf, np.float32(2), np.int64(2)])
     def test_what_is_inside_is_returned_as_it_is(self, value):
         assert checks.in_range("rho", value, Range(ge=0)) is value
 

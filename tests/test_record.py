@@ -143,6 +143,13 @@ class TestGoingOn:
             Writer(path, keep=len(before) + 1)
         assert path.read_bytes() == before
 
+    @pytest.mark.parametrize("back", [2, 5])
+    def test_keeping_half_a_line_is_refused_and_cuts_nothing(self, path, back):
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match="no line that ends at byte"):
+            Writer(path, keep=len(before) - back)
+        assert path.read_bytes() == before
+
     def test_going_on_with_a_record_that_is_not_there_is_refused(self, tmp_path):
         with pytest.raises(FileNotFoundError):
             Writer(tmp_path / "none.jsonl", keep=0)

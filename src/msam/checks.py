@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import math
+import numbers
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def in_range(name: str, value: float, allowed: Range) -> float:
     Traceback (most recent call last):
     ValueError: `rho` must be >= 0, received -0.1.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not allowed.holds(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not allowed.holds(value):
         raise ValueError(f"`{name}` must be {allowed.describe()}, received {value!r}.")
     return value
 

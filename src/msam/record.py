@@ -30,7 +30,7 @@ class Writer:
 
     Raises:
         FileExistsError: if the record exists and `keep` is None.
-        ValueError: if the record is shorter than `keep`.
+        ValueError: if the record is shorter than `keep`, or no line ends there.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, keep: int | None = None) -> None:
@@ -46,6 +46,13 @@ class Writer:
                     "they are not of one run. Start the run anew in another folder."
                 )
             self._file = open(self.path, "r+b", buffering=0)  # noqa: SIM115 - closed by close()
+            self._file.seek(max(keep - 1, 0))
+            if keep and self._file.read(1) != b"\n":
+                self._file.close()
+                raise ValueError(
+                    f"Record {self.path} has no line that ends at byte {keep}, where its checkpoint was written: they are "
+                    "not of one run. Start the run anew in another folder."
+                )
             self._file.truncate(keep)
             self._file.seek(keep)
         self.position = self._file.tell()
