@@ -150,6 +150,14 @@ class TestGoingOn:
             Writer(path, keep=len(before) - back)
         assert path.read_bytes() == before
 
+    def test_two_writers_at_once_are_refused_and_the_second_cuts_nothing(self, path):
+        before = path.read_bytes()
+        with Writer(path, keep=len(before)):
+            with pytest.raises(ValueError, match="Another process is writing"):
+                Writer(path, keep=0)
+            assert path.read_bytes() == before
+        Writer(path, keep=len(before)).close()
+
     def test_going_on_with_a_record_that_is_not_there_is_refused(self, tmp_path):
         with pytest.raises(FileNotFoundError):
             Writer(tmp_path / "none.jsonl", keep=0)

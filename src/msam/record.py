@@ -10,12 +10,20 @@ Line kinds, in the field `kind`:
 A line is written whole or not at all. `read` knows an unfinished last line (a killed process) from a damaged file.
 """
 
+import errno
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None
 
 VOLATILE = ("started", "finished", "seconds", "seconds_per_step", "host")
 """Names of fields, at any depth, that differ between two equal runs: time and host."""
@@ -30,32 +38,48 @@ class Writer:
 
     Raises:
         FileExistsError: if the record exists and `keep` is None.
-        ValueError: if the record is shorter than `keep`, or no line ends there.
+        ValueError: if the record is shorter than `keep`, no line ends there, or another process is writing it.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, keep: int | None = None) -> None:
         self.path = Path(path)
         if keep is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "xb", buffering=0)  # noqa: SIM115 - closed by close()
-        else:
-            size = self.path.stat().st_size
-            if size < keep:
-                raise ValueError(
-                    f"Record {self.path} has {size} bytes but its checkpoint was written at {keep}: "
-                    "they are not of one run. Start the run anew in another folder."
-                )
-            self._file = open(self.path, "r+b", buffering=0)  # noqa: SIM115 - closed by close()
-            self._file.seek(max(keep - 1, 0))
-            if keep and self._file.read(1) != b"\n":
-                self._file.close()
-                raise ValueError(
-                    f"Record {self.path} has no line that ends at byte {keep}, where its checkpoint was written: they are "
-                    "not of one run. Start the run anew in another folder."
-                )
-            self._file.truncate(keep)
-            self._file.seek(keep)
+        self._file = open(self.path, "xb" if keep is None else "r+b", buffering=0)  # noqa: SIM115 - closed by close()
+        try:
+            self._lock()
+            if keep is not None:
+                self._cut(keep)
+        except BaseException:
+            self._file.close()
+            raise
         self.position = self._file.tell()
+
+    def _lock(self) -> None:
+        """Keep other processes from writing here; the lock goes with the file or the process."""
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                return  # a file system without locks
+            raise ValueError(
+                f"Another process is writing record {self.path}. Let it finish, or choose another folder with --out."
+            ) from None
+
+    def _cut(self, keep: int) -> None:
+        size = self.path.stat().st_size
+        self._file.seek(max(keep - 1, 0))
+        ends = not keep or self._file.read(1) == b"\n"
+        if size < keep or not ends:
+            found = f"has {size} bytes" if size < keep else f"has no line that ends at byte {keep}"
+            raise ValueError(
+                f"Record {self.path} {found} but its checkpoint was written at {keep}: they are not of one run. Start the "
+                "run anew in another folder."
+            )
+        self._file.truncate(keep)
+        self._file.seek(keep)
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append one line.
