@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from msam import ConcatFusion, MaxoutFusion, SumFusion
-from msam.models.fusion import Maxout
+from msam import ConcatFusion, MaxoutFusion, MultimodalModel, SumFusion
+from msam.models import build
+from msam.models.fusion import Maxout, SharedFusion
 
 DIMS = {"audio": 5, "image": 3, "text": 4, "touch": 2}
 COUNTS = (1, 2, 3, 4)
@@ -146,3 +147,49 @@ def test_what_cannot_be_is_refused(kind):
 def test_knobs_of_the_trunk_are_checked(more, message):
     with pytest.raises(ValueError, match=message):
         MaxoutFusion(dims(2), 7, **more)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_shared_is_one_head_with_a_hidden_layer_for_every_modality(count):
+    names = list(DIMS)[:count]
+    fusion = SharedFusion(dict.fromkeys(names, 5), 7, hidden=4).double()
+    h = {n: torch.randn(6, 5, dtype=torch.float64) for n in names}
+    first, relu, last = fusion.head
+    assert isinstance(relu, nn.ReLU)
+    parts = {n: (h[n] @ first.weight.T + first.bias).clamp(min=0) @ last.weight.T + last.bias for n in names}
+    close(fusion(h), sum(parts.values()))
+    close(fusion(dict(reversed(h.items()))), fusion(h))
+    assert list(fusion.modality_logits(dict(reversed(h.items())))) == names
+    for name, logits in fusion.modality_logits(h).items():
+        close(logits, parts[name])
+    assert sum(p.numel() for p in fusion.parameters()) == (5 + 1) * 4 + (4 + 1) * 7
+    for name in names:
+        weight, columns = fusion.weight_of(name)
+        assert weight is last.weight
+        assert columns == slice(None)
+
+
+def test_the_shared_head_belongs_to_no_modality():
+    net = MultimodalModel({n: nn.Linear(2, 5) for n in ("audio", "image")}, SharedFusion({"audio": 5, "image": 5}, 7))
+    roles = [(group["role"], group["modality"]) for group in net.parameter_groups()]
+    assert roles == [("encoder", "audio"), ("encoder", "image"), ("fusion", None)]
+    assert {id(p) for p in net.parameter_groups()[-1]["params"]} == {id(p) for p in net.fusion.parameters()}
+    assert net.has_heads
+
+
+def test_the_shared_head_is_256_wide_unless_told_and_keeps_its_width_over_some_modalities():
+    fusion = build(dict.fromkeys(DIMS, "mlp"), dict.fromkeys(DIMS, (3,)), 7, "shared").fusion
+    assert (fusion.head[0].in_features, fusion.head[0].out_features, fusion.head[2].out_features) == (64, 256, 7)
+    wide = build({"audio": "mlp"}, {"audio": (3,)}, 7, "shared", hidden=9).fusion
+    assert wide.head[0].out_features == 9
+    over = SharedFusion(dict.fromkeys(DIMS, 5), 7, hidden=4).over({"text", "audio"})
+    assert (type(over), over.dims, over.num_classes, over.hidden) == (SharedFusion, {"audio": 5, "text": 5}, 7, 4)
+
+
+def test_features_of_several_sizes_cannot_share_a_head():
+    with pytest.raises(ValueError, match=r"features of one size, received \{'audio': 5, 'image': 3\}.* late or concat"):
+        SharedFusion(dims(2), 7)
+    with pytest.raises(ValueError, match="`hidden` must be >= 1, received 0"):
+        SharedFusion({"audio": 5}, 7, hidden=0)
+    with pytest.raises(ValueError, match="at least one modality"):
+        SharedFusion({}, 7)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from msam import checks
 from msam.models.encoders import Encoder, encoder
-from msam.models.fusion import ConcatFusion, Fusion, MaxoutFusion, SumFusion
+from msam.models.fusion import ConcatFusion, Fusion, MaxoutFusion, SharedFusion, SumFusion
 from msam.models.multimodal import MultimodalModel
 
 __all__ = [
@@ -34,6 +34,11 @@ def concat(dims: Dims, num_classes: int) -> Fusion:
     return ConcatFusion(dims, num_classes)
 
 
+def shared(dims: Dims, num_classes: int, *, hidden: Annotated[int, checks.Range(ge=1)] = 256) -> Fusion:
+    """Late fusion: the sum of what one small head, the same for all, makes of each modality."""
+    return SharedFusion(dims, num_classes, hidden)
+
+
 def early(
     dims: Dims, num_classes: int, *, hidden: tuple[int, ...] = (64,), dropout: Dropout = 0.0, batch_norm: bool = False
 ) -> Fusion:
@@ -53,7 +58,7 @@ def maxout(
     return MaxoutFusion(dims, num_classes, hidden, dropout, batch_norm)
 
 
-FUSIONS: Mapping[str, Callable[..., Fusion]] = {f.__name__: f for f in (late, concat, early, maxout)}
+FUSIONS: Mapping[str, Callable[..., Fusion]] = {f.__name__: f for f in (late, concat, shared, early, maxout)}
 """Fusions by the names of the command line; their keyword-only parameters are its flags."""
 
 

@@ -1,4 +1,7 @@
-"""Fusions: from the features of the modalities to logits. Late: a sum or a concatenation, linear. Early: MAXOUT."""
+"""Fusions: from the features of the modalities to logits.
+
+Late: a sum or a concatenation, linear; one shared head. Early: MAXOUT.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -12,7 +15,7 @@ from msam import checks
 
 
 class Fusion(nn.Module, ABC):
-    """From features to logits. Abstract: `SumFusion`, `ConcatFusion`, `MaxoutFusion`.
+    """From features to logits. Abstract: `SumFusion`, `ConcatFusion`, `SharedFusion`, `MaxoutFusion`.
 
     Arguments:
         dims: modality -> size of its feature; its order is the order of the modalities.
@@ -62,7 +65,7 @@ class Fusion(nn.Module, ABC):
     @abstractmethod
     def weight_of(self, modality: str) -> tuple[nn.Parameter, slice]:
         """Return the last layer's weight `(C, ..)` and which of its columns meet this modality's feature (late), or all
-        (early: the columns meet what the trunk made of all modalities).
+        (shared and early: the columns meet what layers before made of every modality).
         """
 
     @abstractmethod
@@ -137,6 +140,58 @@ class ConcatFusion(Fusion):
     def over(self, modalities: Collection[str]) -> "ConcatFusion":
         """Return a fresh concatenation over some of the modalities."""
         return ConcatFusion(_some(self.dims, modalities), self.num_classes)
+
+
+class SharedFusion(Fusion):
+    """Late fusion with one head for all: `z = sum_m H(h_m)`, `H` = `Linear(d, hidden)`, ReLU, `Linear(hidden, C)`.
+
+    The ensemble of ReconBoost's official code (Hua et al., ICML 2024), without its learned scale of the sum, which the last
+    layer has. Every parameter sees all modalities: their role is "fusion".
+
+    Arguments:
+        dims: modality -> size of its feature, the same for all.
+        num_classes: number of logits.
+        hidden: width of the hidden layer, at least 1.
+
+    Raises:
+        ValueError: if the sizes differ or `hidden` is below 1.
+
+    >>> fusion = SharedFusion({"audio": 3, "image": 3}, num_classes=4, hidden=8)
+    >>> fusion({"audio": torch.zeros(5, 3), "image": torch.ones(5, 3)}).shape
+    torch.Size([5, 4])
+    """
+
+    def __init__(self, dims: Mapping[str, int], num_classes: int, hidden: int = 256) -> None:
+        super().__init__(dims, num_classes)
+        checks.in_range("hidden", hidden, checks.Range(ge=1))
+        if len(set(dims.values())) > 1:
+            raise ValueError(
+                f"SharedFusion has one head for all and needs features of one size, received {dict(dims)}. Give the "
+                "encoders the same size, or use a late fusion with a layer per modality: late or concat."
+            )
+        self.hidden = hidden
+        size = next(iter(dims.values()))
+        self.head = nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, num_classes))
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Return the sum of what the head makes of each modality."""
+        return torch.stack(list(self.modality_logits(features).values())).sum(0)
+
+    def modality_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what the head makes of each modality, `H(h_m)`."""
+        return {name: self.head(features[name]) for name in self.dims}
+
+    def own_parameters(self, modality: str) -> Iterator[nn.Parameter]:
+        """Yield nothing: the one head sees all modalities."""
+        return iter(())
+
+    def weight_of(self, modality: str) -> tuple[nn.Parameter, slice]:
+        """Return the weight of the head's last layer, all columns: every one meets all modalities."""
+        return self.head[-1].get_parameter("weight"), slice(None)
+
+    def over(self, modalities: Collection[str]) -> "SharedFusion":
+        """Return a fresh head over some of the modalities."""
+        return SharedFusion(_some(self.dims, modalities), self.num_classes, self.hidden)
 
 
 class MaxoutFusion(Fusion):
