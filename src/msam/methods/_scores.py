@@ -43,7 +43,11 @@ def target_probability(logits: Mapping[str, Tensor] | Sequence[Tensor], target: 
 
     >>> target_probability([torch.zeros(2, 4), torch.tensor([[9.0, 0, 0, 0], [0, 9, 0, 0]])], torch.tensor([0, 1]))
     tensor([0.2500, 0.9996])
+
+    Raises:
+        ValueError: here and below, if `target` does not hold integer classes `(N,)`.
     """
+    _classes(target)
     return torch.stack([z.softmax(-1).gather(1, target[:, None]).mean() for z in _listed(logits)])
 
 
@@ -53,6 +57,7 @@ def cross_entropy(logits: Mapping[str, Tensor] | Sequence[Tensor], target: Tenso
     >>> cross_entropy([torch.zeros(2, 4)], torch.tensor([0, 1]))
     tensor([1.3863])
     """
+    _classes(target)
     floor = torch.tensor(SMALLEST).log().neg().item()
     losses = [functional.cross_entropy(z, target, reduction="none") for z in _listed(logits)]
     return torch.stack([loss.clamp_max(floor).mean() for loss in losses])
@@ -64,8 +69,17 @@ def accuracy(logits: Mapping[str, Tensor] | Sequence[Tensor], target: Tensor) ->
     >>> accuracy([torch.tensor([[1.0, 0.0], [0.0, 1.0]])], torch.tensor([0, 0]))
     tensor([0.5000])
     """
+    _classes(target)
     return torch.stack([(z.argmax(-1) == target).to(z.dtype).mean() for z in _listed(logits)])
 
 
 def _listed(logits: Mapping[str, Tensor] | Sequence[Tensor]) -> list[Tensor]:
     return list(logits.values()) if isinstance(logits, Mapping) else list(logits)
+
+
+def _classes(target: Tensor) -> None:
+    if target.dim() != 1 or target.is_floating_point():
+        raise ValueError(
+            "How well a modality does is told from integer classes (N,), received a target "
+            f"{tuple(target.shape)} of {target.dtype}. Use a method that needs no scores: joint or uniform, for instance."
+        )
