@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as how
 from hypothesis import strategies as st
 from torch import nn
 
@@ -63,6 +64,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 class TestArithmetic:
+    @how(deadline=None)
     @given(losses, st.integers(1, 5))
     def test_a_modality_stops_after_the_first_epoch_that_is_patience_epochs_past_the_lowest(self, history, patience):
         best, stopped = stops(torch.tensor(history, dtype=torch.float64), patience)
@@ -73,6 +75,7 @@ class TestArithmetic:
             assert stopped[m] == end
             assert best[m] == lowest_so_far[(end or len(column)) - 1]
 
+    @how(deadline=None)
     @given(losses, losses, st.integers(1, 5))
     def test_what_comes_after_a_stop_changes_nothing(self, history, later, patience):
         best, stopped = stops(torch.tensor(history), patience)
@@ -81,6 +84,7 @@ class TestArithmetic:
             assert not stopped[m] or (best[m], stopped[m]) == (best_then[m], stopped_then[m])
             assert not stopped[m] or stopped[m] == best[m] + patience
 
+    @how(deadline=None)
     @given(losses, st.floats(0, 0.9))
     def test_smoothing_takes_the_raw_value_of_the_epoch_before_and_no_other(self, history, s):
         v = torch.tensor(history, dtype=torch.float64)
