@@ -35,7 +35,7 @@ def test_the_declared_passes_are_those_counted_on_the_encoders(name, tmp_path):
     for number, fusion in enumerate(fusions(name)):
         used = method(name, fusion)
         record = trained(
-            tmp_path / str(number), method=used, fusion=fusion, data=large, batch_size=64, epochs=4, record_every=100
+            tmp_path / str(number), method=used, fusion=fusion, data=large, batch_size=64, epochs=8, record_every=100
         )
         modalities = len(record.header["modalities"])
         declared = parts.method(config(method=used)).passes(modalities).cost
