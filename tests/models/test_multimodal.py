@@ -83,6 +83,17 @@ def test_heads_are_linear_on_the_features_and_take_the_models_type():
         assert logits.shape == (4, 9)
 
 
+def test_heads_may_have_a_hidden_layer():
+    net = model(MaxoutFusion).double()
+    net.add_heads(9, hidden=5)
+    h = net.encode({n: x.double() for n, x in inputs().items()})
+    for name, logits in net.head_logits(h).items():
+        first, _, last = net.heads[name]
+        assert last.weight.shape == (9, 5)
+        hidden = (h[name] @ first.weight.T + first.bias).clamp_min(0)
+        torch.testing.assert_close(logits, hidden @ last.weight.T + last.bias, rtol=0, atol=1e-12)
+
+
 @each_fusion
 def test_without_heads_of_its_own_a_model_answers_with_those_of_its_fusion(kind):
     net = model(kind)

@@ -1,6 +1,7 @@
 """A model of several modalities: one encoder each, then a fusion."""
 
 from collections.abc import Collection, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -90,11 +91,18 @@ class MultimodalModel(nn.Module):
         rest = [p for p in self.fusion.parameters() if id(p) not in known]
         return [group for group in [*groups, _group(rest, "fusion", None)] if group["params"]]
 
-    def add_heads(self, num_classes: int) -> None:
-        """Give every modality a linear head of its own on its feature, for methods that train or measure with them."""
+    def add_heads(self, num_classes: int, hidden: int | None = None) -> None:
+        """Give every modality a head of its own on its feature, for methods that train or measure with them.
+
+        Arguments:
+            num_classes: number of logits.
+            hidden: width of a hidden layer with ReLU before the last layer; None for one linear layer.
+        """
         like = next(self.fusion.parameters())
         for name, dim in self.fusion.dims.items():
-            self.heads[name] = nn.Linear(dim, num_classes, device=like.device, dtype=like.dtype)
+            widths = [dim, num_classes] if hidden is None else [dim, hidden, num_classes]
+            layers = [nn.Linear(a, b, device=like.device, dtype=like.dtype) for a, b in pairwise(widths)]
+            self.heads[name] = layers[0] if hidden is None else nn.Sequential(layers[0], nn.ReLU(), layers[1])
 
     def head_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return modality -> `(B, C)` logits of each modality's own head.
