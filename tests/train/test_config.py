@@ -1,6 +1,7 @@
 """One configuration, the same from Python, TOML and flags; whatever is wrong in it is named."""
 
 import json
+import re
 
 import pytest
 
@@ -210,11 +211,27 @@ def test_a_configuration_cannot_be_changed_and_names_its_run():
     assert config({"seed": 1}).run_name() == config({"seed": "1"}).run_name()
 
 
+def test_a_name_tells_what_was_chosen_and_no_option_that_was_left_as_it_is():
+    rule = {"name": "msam", "rho": 0.3}
+    made = config(sharpness=rule, seed=1)
+    assert made.run_name() == config(sharpness={**rule, "monitor": 0}, seed=1, epochs=20).run_name()
+    assert made.chosen() == {
+        "seed": 1,
+        "data": {"name": "avdigits"},
+        "fusion": {"name": "late"},
+        "method": {"name": "joint"},
+        "sharpness": {"name": "msam", "rho": 0.3},
+        "optimizer": {"name": "sgd"},
+        "schedule": {"name": "step"},
+    }
+    assert config(sharpness={**rule, "monitor": 5}, seed=1).run_name() != made.run_name()
+
+
 def test_options_are_read_off_signatures_with_help():
     for kind, part in KINDS.items():
         for name in part.names():
             for key, option in options(kind, name).items():
                 assert key not in part.given
-                assert option.default is not None or "None" in str(option.type)
+                assert option.default is not None or re.search("None|Optional", str(option.type))
     assert part_name("method", None) == "joint"
     assert train.config is config

@@ -49,11 +49,21 @@ class RunConfig(BaseModel):
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("cpu", description="where to train")
     threads: Annotated[int, Range(ge=0)] = Field(0, description="CPU threads, 0: torch's own choice")
 
+    def chosen(self) -> dict[str, Any]:
+        """Return what was chosen: the names of the parts, the seed, and every value that is not its default.
+
+        An option that a later version adds does not change it.
+        """
+        plain = {key: value for key, value in self if key not in KINDS}
+        fields = type(self).model_fields
+        values = {key: value for key, value in plain.items() if key == "seed" or value != fields[key].default}
+        return values | {kind: _chosen(kind, getattr(self, kind)) for kind in KINDS}
+
     def run_name(self) -> str:
-        """Return a name for the run's folder: the parts, the seed, and a short hash of everything."""
+        """Return a name for the run's folder: the parts, the seed, and a short hash of what was chosen."""
         rule = self.sharpness["name"] if self.sharpness else "none"
         parts = [self.data["name"], self.fusion["name"], self.method["name"], rule, f"seed{self.seed}"]
-        digest = hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(self.chosen(), sort_keys=True).encode()).hexdigest()
         return "-".join([*parts, digest[:8]]).replace("/", "_")
 
 
@@ -123,7 +133,7 @@ def options(kind: str, name: str) -> dict[str, Option]:
     return {
         key: Option(hints[key], parameter.default, checks.parameter_range(hints[key]), said.get(key, ""))
         for key, parameter in parameters.items()
-        if key not in KINDS[kind].given
+        if key not in KINDS[kind].given and parameter.kind is not inspect.Parameter.VAR_KEYWORD
     }
 
 
@@ -188,6 +198,13 @@ def _part(kind: str, value: Any) -> Part | None:
     model = create_model(f"{name}_options", __config__=ConfigDict(allow_inf_nan=False), **columns)
     checked = _validated(model, given, prefix=f"{kind}.", ranges={k: o.range for k, o in known.items()})
     return {"name": name, **json.loads(checked.model_dump_json())}
+
+
+def _chosen(kind: str, part: Part | None) -> Part | None:
+    if part is None:
+        return None
+    defaults = {key: json.loads(json.dumps(option.default)) for key, option in options(kind, part["name"]).items()}
+    return {key: value for key, value in part.items() if key == "name" or value != defaults.get(key)}
 
 
 def _known_keys(given: Mapping[str, Any], known: Mapping[str, Any], *, prefix: str, of: str = "") -> None:
