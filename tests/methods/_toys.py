@@ -40,8 +40,15 @@ def run_of(network: MultimodalModel, optimizer: torch.optim.Optimizer | None = N
         num_classes=CLASSES,
         generator=torch.Generator().manual_seed(0),
         backward=lambda loss, retain_graph=False: loss.backward(retain_graph=retain_graph),
-        train_batches=lambda start, stop: iter([batch(seed, names=network.modalities) for seed in range(3)]),
+        train_batches=lambda start, stop: iter(
+            [batch(seed, names=in_one_order(network.modalities)) for seed in range(3)]
+        ),
     )
+
+
+def in_one_order(names: Sequence[str]) -> Sequence[str]:
+    """Return names in the order of `FOUR`, so that a model with its modalities reversed is given the same samples."""
+    return [name for name in FOUR if name in names] or names
 
 
 def built(method: Method, fusion: str = "late", seed: int = 0, names: Sequence[str] = NAMES) -> Run:
