@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 
+import hypothesis
 import pytest
 import torch
 from hypothesis import given
@@ -20,6 +21,7 @@ from tests.definitions import shapley as definition
 from tests.methods._toys import CLASSES, EARLY, FOUR, LATE, NAMES, batch, built, close, gradients, model, run_of, steps
 from tests.train._runs import StopAt, settings, trained
 
+unhurried = hypothesis.settings(deadline=None)
 PAIR = NAMES[:2]
 every_fusion = pytest.mark.parametrize("fusion", [*LATE, *EARLY])
 every_count = pytest.mark.parametrize("count", [2, 3, 4])
@@ -75,6 +77,7 @@ def coefficients_by_hand(losses: list[float], before: list[float], alpha: float,
     return [math.exp(alpha * min(tau - r, cap)) for r, tau in zip(now, then, strict=True)]
 
 
+@unhurried
 @given(several)
 def test_ratios_compare_with_the_mean_of_the_others(losses):
     relative(ratios(double(losses)), double(ratios_by_hand(losses)))
@@ -82,6 +85,7 @@ def test_ratios_compare_with_the_mean_of_the_others(losses):
     relative(ratios(double(losses)), (double(others) - double(losses)).exp())
 
 
+@unhurried
 @given(losses_, losses_)
 def test_two_ratios_are_inverse(first, second):
     r = ratios(double([first, second]))
@@ -89,11 +93,13 @@ def test_two_ratios_are_inverse(first, second):
     relative(r[0] * r[1], torch.ones_like(r[0]))
 
 
+@unhurried
 @given(losses_, some.integers(2, 6))
 def test_equal_losses_have_ratios_of_exactly_one(loss, count):
     assert (ratios(double([loss] * count)) == 1).all()
 
 
+@unhurried
 @given(several, some.data(), some.floats(0.0, 3.0), some.floats(0.0, 12.0))
 def test_coefficients_are_the_formula(losses, data, alpha, cap):
     before = data.draw(some.lists(losses_, min_size=len(losses), max_size=len(losses)))
@@ -103,6 +109,7 @@ def test_coefficients_are_the_formula(losses, data, alpha, cap):
     relative(uncapped, double(coefficients_by_hand(losses, before, 0.01, math.inf)), 1e-8)
 
 
+@unhurried
 @given(several, some.data(), some.floats(0.0, 3.0), some.floats(0.0, 12.0))
 def test_coefficients_are_positive_and_below_their_cap(losses, data, alpha, cap):
     before = data.draw(some.lists(losses_, min_size=len(losses), max_size=len(losses)))
@@ -110,12 +117,14 @@ def test_coefficients_are_positive_and_below_their_cap(losses, data, alpha, cap)
     assert ((kappa >= 0) & (kappa <= math.exp(alpha * cap) * (1 + 1e-12))).all()
 
 
+@unhurried
 @given(several, some.data())
 def test_at_alpha_zero_every_coefficient_is_exactly_one(losses, data):
     before = data.draw(some.lists(losses_, min_size=len(losses), max_size=len(losses)))
     assert (coefficients(double(losses), double(before), 0.0, 10.0) == 1).all()
 
 
+@unhurried
 @given(several, some.floats(0.1, 2.0))
 def test_a_step_like_the_mean_so_far_changes_nothing(losses, alpha):
     assert (coefficients(double(losses), double(losses), alpha, 10.0) == 1).all()
@@ -131,6 +140,7 @@ def law_at_the_first_step_whoever_is_ahead_is_damped(losses: list[float]) -> Non
             assert kappa[m] > 1
 
 
+@unhurried
 @given(several)
 def test_at_the_first_step_whoever_is_ahead_is_damped(losses):
     law_at_the_first_step_whoever_is_ahead_is_damped(losses)
@@ -174,12 +184,13 @@ def test_a_worked_step_damps_the_part_of_the_modality_that_sees_more():
 # The split
 
 
+@unhurried
 @given(some.integers(0, 1000), some.integers(2, 4))
 def test_a_split_scales_gradients_and_never_values(seed, count):
     generator = torch.Generator().manual_seed(seed)
     responses = torch.randn(count, 3, 4, generator=generator, dtype=torch.float32).requires_grad_()
     scales = torch.rand(count, generator=generator).double() * math.exp(28)
-    logits = responses.sum(0)
+    logits = responses.detach().sum(0) * (1 + 1e-6)  # the sum of responses is rounded, the value is not
     weights = torch.randn(3, 4, generator=generator)
     found = split(logits, responses, scales)
     assert torch.equal(found, logits)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from torch import nn
 
@@ -17,6 +17,7 @@ from msam.types import Batch
 from tests.methods._toys import CLASSES, EARLY, FOUR, LATE, NAMES, batch, built, close, gradients, model, run_of, steps
 from tests.train._runs import trained
 
+unhurried = settings(deadline=None)
 every_fusion = pytest.mark.parametrize("fusion", [*LATE, *EARLY])
 every_count = pytest.mark.parametrize("count", [2, 3, 4])
 probabilities = some.floats(1e-6, 1.0)
@@ -61,22 +62,26 @@ def heads_scores(network: MultimodalModel, x: Batch) -> list[float]:
 # The coefficients
 
 
+@unhurried
 @given(several, alphas, limits)
 def test_it_is_the_formula(scores, alpha, beta_max):
     found = coefficients(double(scores), alpha, beta_max)
     close(found, double(by_hand(scores, alpha, beta_max)), 1e-10)
 
 
+@unhurried
 @given(probabilities, some.integers(2, 6), alphas, limits)
 def test_at_balance_every_coefficient_is_exactly_one(score, count, alpha, beta_max):
     assert (coefficients(double([score] * count), alpha, beta_max) == 1).all()
 
 
+@unhurried
 @given(several, limits)
 def test_at_alpha_zero_every_coefficient_is_exactly_one(scores, beta_max):
     assert (coefficients(double(scores), 0.0, beta_max) == 1).all()
 
 
+@unhurried
 @given(some.lists(some.floats(0.0, 1.0), min_size=2, max_size=5), alphas, limits)
 def test_it_lies_between_its_limits_whatever_the_scores(scores, alpha, beta_max):
     for dtype in (torch.float32, torch.float64):
@@ -85,6 +90,7 @@ def test_it_lies_between_its_limits_whatever_the_scores(scores, alpha, beta_max)
         assert ((k >= 1 - math.tanh(alpha) - 1e-6) & (k <= beta_max * (1 + 1e-6))).all()
 
 
+@unhurried
 @given(probabilities, probabilities, alphas, some.floats(1.01, 10.0))
 def test_who_is_ahead_is_held_back_and_who_lags_is_sped_up(first, second, alpha, beta_max):
     k = coefficients(double([first, second]), alpha, beta_max)
@@ -98,6 +104,7 @@ def test_far_from_balance_it_reaches_its_limits():
     close(k, double([1 - math.tanh(0.8), 3.0]), 1e-9)
 
 
+@unhurried
 @given(several, alphas, limits, some.randoms())
 def test_who_is_who_means_nothing(scores, alpha, beta_max, random):
     order = list(range(len(scores)))

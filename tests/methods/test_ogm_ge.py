@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as some
 from torch import nn
 
@@ -17,6 +17,7 @@ from msam.types import Batch
 from tests.methods._toys import CLASSES, EARLY, FOUR, LATE, NAMES, batch, built, close, gradients, model, run_of, steps
 from tests.train._runs import trained
 
+unhurried = settings(deadline=None)
 PAIR = NAMES[:2]
 every_late = pytest.mark.parametrize("fusion", LATE)
 every_early = pytest.mark.parametrize("fusion", EARLY)
@@ -48,6 +49,7 @@ def modality_of(key: str) -> str | None:
 # The coefficients
 
 
+@unhurried
 @given(probabilities, probabilities, alphas)
 def test_with_two_modalities_it_is_the_branch_of_the_official_code(first, second, alpha):
     ratio_v = second / first
@@ -55,6 +57,7 @@ def test_with_two_modalities_it_is_the_branch_of_the_official_code(first, second
     close(coefficients(double([first, second]), alpha).tolist(), expected, 1e-12)
 
 
+@unhurried
 @given(probabilities, probabilities, alphas)
 def test_with_two_modalities_exactly_one_is_damped(first, second, alpha):
     scores = double([first, second])
@@ -62,6 +65,7 @@ def test_with_two_modalities_exactly_one_is_damped(first, second, alpha):
     assert damped == [first >= second, second > first]
 
 
+@unhurried
 @given(some.lists(probabilities, min_size=2, max_size=5), alphas)
 def test_it_damps_whoever_is_above_the_mean_of_the_others(scores, alpha):
     ratios = [p / (sum(scores[:m] + scores[m + 1 :]) / (len(scores) - 1)) for m, p in enumerate(scores)]
@@ -70,6 +74,7 @@ def test_it_damps_whoever_is_above_the_mean_of_the_others(scores, alpha):
     close(coefficients(double(scores), alpha).tolist(), expected, 1e-9)
 
 
+@unhurried
 @given(probabilities, some.integers(2, 5), alphas)
 def test_a_tie_of_all_damps_the_first(score, count, alpha):
     k = coefficients(double([score] * count), alpha)
@@ -77,11 +82,13 @@ def test_a_tie_of_all_damps_the_first(score, count, alpha):
     assert (k[1:] == 1).all()
 
 
+@unhurried
 @given(some.lists(probabilities, min_size=2, max_size=5))
 def test_a_vanishing_alpha_lets_all_through(scores):
     assert (coefficients(double(scores), 0.0) == 1).all()
 
 
+@unhurried
 @given(some.lists(some.floats(0.0, 1.0), min_size=2, max_size=5), some.floats(0.0, 100.0))
 def test_coefficients_are_between_zero_and_one_whatever_the_scores(scores, alpha):
     for dtype in (torch.float32, torch.float64):
@@ -90,6 +97,7 @@ def test_coefficients_are_between_zero_and_one_whatever_the_scores(scores, alpha
         assert ((k >= 0) & (k <= 1)).all()
 
 
+@unhurried
 @given(some.lists(probabilities, min_size=2, max_size=5, unique=True), alphas, some.randoms())
 def test_who_is_who_means_nothing_without_a_tie(scores, alpha, random):
     order = list(range(len(scores)))

@@ -45,8 +45,8 @@ def coefficients(losses: Tensor, running_losses: Tensor, alpha: float, cap: floa
     >>> coefficients(torch.tensor([0.0, 0.69315]), torch.zeros(2), alpha=1.0, cap=None)
     tensor([0.3679, 1.6487])
     """
-    ahead = ratios(running_losses) - ratios(losses)
-    return (alpha * (ahead if cap is None else ahead.clamp_max(cap))).exp()
+    behind = ratios(running_losses) - ratios(losses)
+    return (alpha * (behind if cap is None else behind.clamp_max(cap))).exp()
 
 
 def split(logits: Tensor, responses: Tensor, scales: Tensor) -> Tensor:
