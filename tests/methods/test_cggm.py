@@ -76,6 +76,7 @@ class ByHand:
         total.backward(retain_graph=True)
         for loss_m in own:
             loss_m.backward()
+        self.loss = float((total + sum(own)).detach())
         if self.variant == "code" and not again:
             weights = [columns(net, n).clone() for n in names]
             self.direction = self.between(b, weights, [last(net.heads[n]).weight.detach().clone() for n in names])
@@ -90,11 +91,18 @@ class ByHand:
 
 
 def follows_the_definition(fusion, count, variant, most=2.0, **more):
-    """Four steps, each compared in gradients, B and weights."""
+    """Four steps, each compared in loss, gradients, B and weights."""
     names = FOUR[:count]
     method = CGGM(variant=variant, max_balance=most, **more)
     run = built(method, fusion, names=names)
     slow = ByHand(run.network, variant, most=1e9 if most is None else most)
+    losses, plain = [], run.backward
+
+    def listening(loss, retain_graph=False):
+        losses.append(float(loss.detach()))
+        plain(loss, retain_graph=retain_graph)
+
+    run.backward = listening
     for number in range(4):
         x = batch(number, size=16, names=names)
         torch.manual_seed(number)
@@ -105,6 +113,7 @@ def follows_the_definition(fusion, count, variant, most=2.0, **more):
         method.gradients(run, x)
         assert run.notes["coefficients"] == pytest.approx(b, rel=1e-6, abs=1e-6)
         size = max(1.0, *map(abs, b))
+        assert losses[number:] == [pytest.approx(slow.loss, rel=1e-9)]
         for (name, p), other in zip(run.network.named_parameters(), slow.net.parameters(), strict=True):
             if p.grad is None or other.grad is None:
                 assert name.startswith("fusion")

@@ -441,6 +441,20 @@ def test_samples_that_lack_a_modality_count_for_nothing_in_it():
     assert all(torch.equal(made["garbled"][name], made["clean"][name]) for name in made["clean"])
 
 
+def test_what_is_added_to_a_sample_is_of_the_modalities_it_has():
+    method = PMR(alpha=0.0, mu=1.0)
+    run = built(method, names=TWO)
+    x = slower_first(run, batch(1, names=TWO))
+    present = torch.ones(8, 2, dtype=torch.bool)
+    present[:4, 1] = False
+    output = run.network(x.inputs, present)
+    added = method.loss(run, output, x._replace(present=present)) - cross_entropy(
+        output.logits, x.target, reduction="none"
+    )
+    assert not added[:4].any()
+    assert bool((added[4:] < 0).all())
+
+
 def test_a_batch_that_says_nothing_of_a_modality_is_joint_trainings():
     method = PMR()
     run, joint, x = built(method, names=TWO), built(Joint(), names=TWO), batch(1, names=TWO)

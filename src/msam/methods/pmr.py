@@ -172,8 +172,8 @@ class PMR(Method):
         return beta, gamma if run.epoch < self.first_epoch + self.entropy_epochs else none
 
     def _refresh(self, run: Run, batch: Batch) -> None:
-        """Move the prototypes, once in an epoch of the window; a run that is gone on with finds them made."""
-        made = run.perturbed or run.state.get("made_in") == run.epoch
+        """Move the prototypes, once in an epoch of the window; second passes and runs gone on with find them made."""
+        made = run.state.get("made_in") == run.epoch
         if made or not within(run, self.first_epoch, self.last_epoch):
             return
         if batch.target.dim() != 1 or batch.target.is_floating_point():
