@@ -116,7 +116,7 @@ class TestTheWayUp:
         parameters = [nn.Parameter(torch.zeros(1, dtype=torch.bfloat16)) for _ in range(3)]
         for p, g in zip(parameters, (1.0, 0.05, 0.03), strict=True):
             p.grad = torch.full_like(p, g)
-        _, length = rule.direction([p.grad for p in parameters])
+        _, length = rule.direction({p: p.grad for p in parameters})
         assert length.dtype == torch.float32
 
     def test_a_group_added_later_climbs_too(self, rule):
@@ -131,8 +131,8 @@ class TestTheWayUp:
     def test_each_group_climbs_by_its_own_radius_over_the_common_norm(self, rule):
         body, head = rule.model[0].bias, rule.model[3].bias
         twin = type(rule)(torch.optim.SGD([{"params": [body], "rho": 0.1}, {"params": [head], "rho": 0.3}], lr=1), 0.0)
-        (a, b), length = twin.direction([body.grad, head.grad])
-        expected = [body + 0.1 * a / length, head + 0.3 * b / length]
+        vectors, length = twin.direction({p: p.grad for p in (body, head)})
+        expected = [body + 0.1 * vectors[body] / length, head + 0.3 * vectors[head] / length]
         with twin.perturbed(SHARES):
             torch.testing.assert_close([body, head], expected)
             loss_of(rule.model).backward()

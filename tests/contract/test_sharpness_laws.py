@@ -93,8 +93,8 @@ class TestRadius:
 class TestEntryAndExit:
     def test_inside_there_is_no_gradient_and_the_weights_stand_rho_along_the_direction_of_the_rule(self, rule):
         theta, twin = weights(rule.model), after_first_pass(name_of(rule))
-        vectors, length = twin.direction(gradients(twin.model))
-        expected = [t + 0.5 * v / length for t, v in zip(theta, vectors, strict=True)]
+        vectors, length = twin.direction({p: p.grad for p in twin.model.parameters()})
+        expected = [t + 0.5 * v / length for t, v in zip(theta, vectors.values(), strict=True)]
         with rule.perturbed(SHARES) as climbing:
             assert climbing
             assert gradients(rule.model) == [None] * 6

@@ -51,17 +51,18 @@ TWO_STAGES = """
 """
 FADING = """
     from msam.sharpness import Sharpness
-    from msam.sharpness._perturb import Direction, norm
+    from msam.sharpness._perturb import Direction
+    from msam.sharpness._tensors import norm
 
     class Fading(Sharpness):
         '''SAM whose share falls with every climb: a rule that remembers.'''
 
-        def __init__(self, optimizer, rho: float = 0.2, *, model=None, sync=True, monitor: int = 0) -> None:
-            super().__init__(optimizer, rho, model=model, sync=sync, monitor=monitor)
+        def __init__(self, optimizer, rho: float = 0.2, *, model=None, **common) -> None:
+            super().__init__(optimizer, rho, model=model, **common)
             self.times = 0
 
-        def direction(self, gradients):
-            return Direction(gradients, norm(gradients))
+        def direction(self, first):
+            return Direction(first, norm(first.values()))
 
         def share(self, contributions):
             self.times += 1

@@ -47,9 +47,8 @@ class ClosureOptimizer(torch.optim.Optimizer):
         self.sharpness.observed = None
         with torch.enable_grad():
             loss = closure()
-        with self.sharpness.perturbed(self.sharpness.observed) as climbing, torch.enable_grad():
-            if climbing:
-                closure()
+        with torch.enable_grad():
+            self.sharpness.complete(closure, self.sharpness.observed)
         self.base.step()
         return loss
 

@@ -11,15 +11,15 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, TypedDict, Unpack
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from msam import checks
-from msam.sharpness._tensors import Gradients, add, combined, compared, held, kept
-from msam.sharpness._tensors import norm as norm  # for rules
+from msam.sharpness._radius import RhoSchedule, factors, initial_rates
+from msam.sharpness._tensors import Gradients, add, blended, compared, held, kept
 
 if TYPE_CHECKING:
     from msam.sharpness._closure import ClosureOptimizer
@@ -28,15 +28,34 @@ Contributions = Tensor | Sequence[float]
 SHORTEST = torch.finfo(torch.float32).tiny  # a shorter direction counts as zero: rho / norm would overflow
 
 
+class Common(TypedDict, total=False):
+    """What every rule takes.
+
+    Arguments:
+        sync: average contributions over ranks when torch.distributed is initialised.
+        monitor: every that many climbs put `gradient_change` and `cosine` into `last`; 0 = never.
+        rho_schedule: how the radius goes on: constant, inverse_sqrt (rho / sqrt(t) at step t), learning_rate (in
+            proportion to each group's rate), or a function from t = 1, 2, .. to the factor.
+    """
+
+    sync: bool
+    monitor: Annotated[int, checks.Range(ge=0)]
+    rho_schedule: RhoSchedule
+
+
+COMMON: Common = {"sync": True, "monitor": 0, "rho_schedule": "constant"}
+"""Defaults of what every rule takes."""
+
+
 class Direction(NamedTuple):
     """Where a rule climbs: by `rho * vectors / norm`.
 
     Attributes:
-        vectors: one tensor per parameter that has a gradient, in the order of the gradients; may *be* the gradients.
+        vectors: parameter -> tensor, for those that climb; may *be* the gradients.
         norm: scalar tensor; where it is 0 or not finite, the rule climbs nowhere.
     """
 
-    vectors: list[Tensor]
+    vectors: Gradients
     norm: Tensor
 
 
@@ -47,62 +66,76 @@ class Sharpness(ABC):
         optimizer: any torch optimizer; its parameters are the ones that climb. A group may carry its own `"rho"`.
         rho: radius of the climb, an L2 norm over all parameters, >= 0.
         model: with it, BatchNorm running statistics are held during the second pass.
-        sync: average contributions over ranks when torch.distributed is initialised.
-        monitor: every that many climbs also put `gradient_change` and `cosine` into `last`; 0 = never.
+        common: see `Common`.
 
     Attributes:
         last: `share` and `radius` (0 when nothing climbed) of the last `perturbed()` block.
         observed: what `observe()` heard last.
         completed: whether a `perturbed()` block was completed since the optimizer's last step.
+        memory: what a rule remembers of every parameter from step to step; saved by `state_dict`.
 
     Raises:
-        ValueError: if `rho` or `monitor` is negative, or the optimizer maximizes.
+        ValueError: if `rho` or `monitor` is negative, the schedule is unknown, or the optimizer maximizes.
+        TypeError: for an option that does not exist.
     """
 
     uses_contributions: ClassVar[bool] = False
     """Whether the rule needs `contributions`."""
 
     def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        rho: float,
-        *,
-        model: nn.Module | None,
-        sync: bool,
-        monitor: int,
+        self, optimizer: torch.optim.Optimizer, rho: float, *, model: nn.Module | None, **common: Unpack[Common]
     ) -> None:
-        checks.in_range("monitor", monitor, checks.Range(ge=0))
+        for name in common:
+            if name not in COMMON:
+                raise TypeError(f"{type(self).__name__} has no option {name!r}.{checks.did_you_mean(name, COMMON)}")
+        options: Common = {**COMMON, **common}
+        checks.in_range("monitor", options["monitor"], checks.Range(ge=0))
         self.optimizer = optimizer
         self.rho = _radius(rho)
         self.model = model
-        self.sync = sync
-        self.monitor = monitor
+        self.sync, self.monitor, self.rho_schedule = options["sync"], options["monitor"], options["rho_schedule"]
         self.last: dict[str, float] = {}
         self.observed: Contributions | None = None
         self.completed = False
+        self.memory: Gradients = {}
         self._inside = False
+        self._blocks = 0
         self._climbs = 0
-        self._rhos()
+        self._initial_rates = initial_rates(optimizer)
+        self._rhos(1)
         optimizer.register_step_pre_hook(self._before_step)
 
     @abstractmethod
-    def direction(self, gradients: list[Tensor]) -> Direction:
+    def direction(self, first: Gradients) -> Direction:
         """Return where to climb from the first pass's gradients."""
 
-    @abstractmethod
     def share(self, contributions: Contributions | None) -> float:
-        """Return the share of the second gradient in what is spent, in [0, 1].
+        """Return the share of the second gradient in what is spent, in [0, 1]; 1 where a rule does not say otherwise.
 
         Raises:
             ValueError: if the rule needs contributions and there are none, or they are none.
         """
+        return 1.0
+
+    def combined(self, first: Gradients, second: Gradients, share: float) -> Gradients:
+        """Return what is spent, `(1 - share) * first + share * second`; may overwrite the tensors of `second`."""
+        return blended(first, second, share)
+
+    def instead(self, first: Gradients) -> Gradients | None:
+        """Return what is spent in a step that does not climb by design; None in one that climbs."""
+        return None
+
+    def radius(self, rho: float, factor: float) -> float:
+        """Return the radius of a group from its `rho` and the schedule's factor."""
+        return rho * factor
 
     @contextmanager
     def perturbed(self, contributions: Contributions | None = None) -> Iterator[bool]:
         """Climb; let the block make the gradient once more; come back and combine the two.
 
         On entry the gradients are stashed and set to None and the weights climb. On exit the weights are back bit for
-        bit and `.grad = (1 - share) * first + share * second`, where a gradient that a pass did not make counts as 0.
+        bit and `.grad = (1 - share) * first + share * second` (or as the rule combines them), where a gradient that a
+        pass did not make counts as 0.
         After an exception `.grad` is the first gradient and the exception goes on. With rho = 0, a zero or a non-finite
         first gradient nothing climbs and `.grad` stays as it was (so that a GradScaler sees the infinity).
 
@@ -110,7 +143,7 @@ class Sharpness(ABC):
             contributions: `(M,)` in the order of the model's modalities, for rules that use them.
 
         Yields:
-            whether the weights climbed; the block may be skipped when not.
+            whether the weights climbed; the block may be skipped when not, and what it makes then is dropped.
 
         Raises:
             RuntimeError: if the block made no gradient while climbing, stepped the optimizer, or is inside another one.
@@ -149,6 +182,15 @@ class Sharpness(ABC):
                 _mean(losses(model(inputs))).backward()
         return output
 
+    def complete(self, again: Callable[[], Any], contributions: Contributions | None = None) -> None:
+        """Finish a step whose first gradient is made: call `again()`, which makes it anew, wherever the rule climbs to.
+
+        The form that every rule has, also those that climb more than once; `perturbed()` is for the others.
+        """
+        with self.perturbed(contributions) as climbing:
+            if climbing:
+                again()
+
     def observe(self, contributions: Contributions) -> None:
         """Tell the closure form this step's contributions; heard in the first pass only, ignored in the second."""
         if not self._inside:
@@ -164,18 +206,29 @@ class Sharpness(ABC):
         return ClosureOptimizer(self)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the rule itself remembers from step to step."""
-        return {"climbs": self._climbs}
+        """Return what the rule itself remembers from step to step: tensors and plain values."""
+        memory = [self.memory.get(p) for p in self._parameters()] if self.memory else []
+        return {"blocks": self._blocks, "climbs": self._climbs, "rates": list(self._initial_rates), "memory": memory}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` returned."""
-        self._climbs = int(state["climbs"])
+        """Take up what `state_dict` returned.
+
+        Raises:
+            ValueError: if it is of another number of parameters.
+        """
+        parameters, memory = self._parameters(), state["memory"]
+        if memory and len(memory) != len(parameters):
+            raise ValueError(f"The state is of {len(memory)} parameters, the optimizer has {len(parameters)}.")
+        self._blocks, self._climbs = int(state["blocks"]), int(state["climbs"])
+        self._initial_rates = [float(rate) for rate in state["rates"]]
+        saved = zip(parameters, memory or [None] * len(parameters), strict=True)
+        self.memory = {p: value.detach().clone().to(p.device) for p, value in saved if value is not None}
 
     @contextmanager
     def _climbed(self, contributions: Contributions | None, model: nn.Module | None) -> Iterator[bool]:
         if self._inside:
             raise RuntimeError("perturbed() cannot be entered inside another perturbed() block of the same rule.")
-        rhos = self._rhos()
+        rhos = self._rhos(self._blocks + 1)
         share = self.share(self._agreed(contributions))
         made = self._made()
         first = kept(made)
@@ -183,8 +236,9 @@ class Sharpness(ABC):
             warnings.warn("perturbed() was entered without any gradient: call loss.backward() before it.", stacklevel=5)
         self._inside = True
         try:
+            instead = self.instead(first) if first and max(rhos.values()) > 0 else None
             self._put({})
-            with self._moved(first, rhos) as radius, held(model if radius else None):
+            with self._moved({} if instead else first, rhos) as radius, held(model if radius else None):
                 yield radius > 0
             second = self._made()
             if radius and not second:
@@ -193,11 +247,14 @@ class Sharpness(ABC):
                     "criterion(model(x), y).backward()."
                 )
             self.last = {"share": share, "radius": radius}
+            self._blocks += 1
             if radius:
                 self._climbs += 1
                 if self.monitor and self._climbs % self.monitor == 0:
                     self.last |= compared(first, second)
-                self._put(combined(first, second, share))
+                self._put(self.combined(first, second, share))
+            elif instead:
+                self._put(instead)
             else:
                 self._put_back(made, first)
         except BaseException:
@@ -213,30 +270,35 @@ class Sharpness(ABC):
         weights: Gradients = {}
         try:
             with torch.no_grad():
-                direction = self.direction(list(first.values())) if first else Direction([], torch.zeros(()))
-                norm = float(direction.norm)
                 radius = max((rhos[p] for p in first), default=0.0)
+                vectors, length = self.direction(first) if radius else Direction({}, torch.zeros(()))
+                norm = float(length)
                 if not (math.isfinite(norm) and norm > radius * SHORTEST):
                     radius = 0.0
                 if radius:
-                    weights = {p: p.detach().clone() for p in first}
-                    add(list(first), direction.vectors, [rhos[p] / norm for p in first])
-                del direction
+                    weights = {p: p.detach().clone() for p in vectors}
+                    add(list(vectors), list(vectors.values()), [rhos[p] / norm for p in vectors])
+                del vectors
             yield radius
         finally:
             if weights:
                 torch._foreach_copy_([p.detach() for p in weights], list(weights.values()))
 
-    def _rhos(self) -> dict[nn.Parameter, float]:
+    def _rhos(self, step: int) -> dict[nn.Parameter, float]:
         rhos: dict[nn.Parameter, float] = {}
-        for group in self.optimizer.param_groups:
+        found = factors(self.rho_schedule, self.optimizer, self._initial_rates, step)
+        for group, factor in zip(self.optimizer.param_groups, found, strict=True):
             if group.get("maximize"):
                 raise ValueError("The optimizer must minimize, received maximize=True. Negate the loss instead.")
-            rhos |= dict.fromkeys(group["params"], _radius(group.get("rho", self.rho)))
+            rho = self.radius(_radius(group.get("rho", self.rho)), factor)
+            rhos |= dict.fromkeys(group["params"], _radius(rho))
         return rhos
 
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
     def _made(self) -> Gradients:
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        parameters = self._parameters()
         sparse = [p for p in parameters if p.grad is not None and p.grad.is_sparse]
         if sparse:
             raise ValueError(

@@ -1,7 +1,7 @@
 """What a climb does to lists of tensors: their length, a step along them, the blend of two gradients; statistics held."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import reduce
 
@@ -11,15 +11,16 @@ from torch import Tensor, nn
 Gradients = dict[nn.Parameter, Tensor]
 
 
-def norm(tensors: list[Tensor]) -> Tensor:
+def norm(tensors: Iterable[Tensor]) -> Tensor:
     """Return the L2 norm of all tensors together, in float32 at least; a scalar on the first one's device."""
+    tensors = list(tensors)
     dtype = reduce(torch.promote_types, (t.dtype for t in tensors), torch.float32)
     norms = torch._foreach_norm(tensors, 2, dtype)
     return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
 
 
 @torch.no_grad()
-def combined(first: Gradients, second: Gradients, share: float) -> Gradients:
+def blended(first: Gradients, second: Gradients, share: float) -> Gradients:
     """Return `(1 - share) * first + share * second`; a missing gradient counts as 0. Overwrites the tensors of `second`."""
     both = [p for p in second if p in first]
     if both and share < 1:
@@ -64,12 +65,23 @@ def held(model: nn.Module | None) -> Iterator[None]:
 
 
 @torch.no_grad()
+def inner(a: Gradients, b: Gradients) -> Tensor:
+    """Return the inner product of two sets of gradients, in float32 at least; one that is missing counts as 0."""
+    both = [p for p in a if p in b]
+    if not both:
+        return torch.zeros(())
+    dtype = reduce(torch.promote_types, (a[p].dtype for p in both), torch.float32)
+    products = [(a[p].to(dtype) * b[p].to(dtype)).sum() for p in both]
+    return torch.stack([product.to(products[0].device) for product in products]).sum()
+
+
+@torch.no_grad()
 def compared(first: Gradients, second: Gradients) -> dict[str, float]:
     """Return `gradient_change`, `||second - first|| / ||first||`, and the `cosine` between both."""
     zero = {p: torch.zeros_like(grad) for p, grad in {**first, **second}.items()}
     a = [first.get(p, zero[p]) for p in zero]
     b = [second.get(p, zero[p]) for p in zero]
     norm_a, norm_b = float(norm(a)), float(norm(b))
-    change = float(norm(list(torch._foreach_sub(b, a)))) / norm_a
-    inner = sum(float((x * y).sum()) for x, y in zip(a, b, strict=True))
-    return {"gradient_change": change, "cosine": inner / (norm_a * norm_b) if norm_b else math.nan}
+    change = float(norm(torch._foreach_sub(b, a))) / norm_a
+    cosine = float(inner(first, second)) / (norm_a * norm_b) if norm_b else math.nan
+    return {"gradient_change": change, "cosine": cosine}

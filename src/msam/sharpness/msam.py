@@ -1,13 +1,14 @@
 """M-SAM: modality-aware sharpness-aware minimization (Rajoli, Ji, Ma, Afghah, NeurIPS 2025)."""
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from msam.checks import Range
-from msam.sharpness._perturb import Contributions, Direction, Sharpness, norm
+from msam.sharpness._perturb import Common, Contributions, Direction, Sharpness
+from msam.sharpness._tensors import Gradients, norm
 
 
 class MSAM(Sharpness):
@@ -30,11 +31,10 @@ class MSAM(Sharpness):
         optimizer: any torch optimizer.
         rho: radius, >= 0.
         model: with it, BatchNorm running statistics are held during the second pass.
-        sync: average the contributions over ranks when torch.distributed is initialised.
-        monitor: every that many climbs put `gradient_change` and `cosine` into `last`; 0 = never.
+        common: see `Common`.
 
     Raises:
-        ValueError: if `rho` or `monitor` is negative, or the optimizer maximizes.
+        ValueError: if `rho` is negative, or the optimizer maximizes.
 
     For `L(w) = w^2 / 2` at `w = 1`, rho = 0.5 and a dominant share of 0.8: `0.8 * 1.5 + 0.2 * 1.0`:
 
@@ -55,14 +55,13 @@ class MSAM(Sharpness):
         rho: Annotated[float, Range(ge=0)] = 0.05,
         *,
         model: nn.Module | None = None,
-        sync: bool = True,
-        monitor: Annotated[int, Range(ge=0)] = 0,
+        **common: Unpack[Common],
     ) -> None:
-        super().__init__(optimizer, rho, model=model, sync=sync, monitor=monitor)
+        super().__init__(optimizer, rho, model=model, **common)
 
-    def direction(self, gradients: list[Tensor]) -> Direction:
+    def direction(self, first: Gradients) -> Direction:
         """Return the gradient itself: the direction of the dominant modality's loss is the direction of the loss."""
-        return Direction(gradients, norm(gradients))
+        return Direction(first, norm(first.values()))
 
     def share(self, contributions: Contributions | None) -> float:
         """Return the largest contribution.

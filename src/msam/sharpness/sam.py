@@ -1,12 +1,13 @@
 """SAM: sharpness-aware minimization (Foret, Kleiner, Mobahi, Neyshabur, ICLR 2021)."""
 
-from typing import Annotated
+from typing import Annotated, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from msam.checks import Range
-from msam.sharpness._perturb import Contributions, Direction, Sharpness, norm
+from msam.sharpness._perturb import Common, Direction, Sharpness
+from msam.sharpness._tensors import Gradients, norm
 
 
 class SAM(Sharpness):
@@ -18,11 +19,10 @@ class SAM(Sharpness):
         optimizer: any torch optimizer.
         rho: radius, >= 0.
         model: with it, BatchNorm running statistics are held during the second pass.
-        sync: no effect here (SAM uses no contributions).
-        monitor: every that many climbs put `gradient_change` and `cosine` into `last`; 0 = never.
+        common: see `Common`.
 
     Raises:
-        ValueError: if `rho` or `monitor` is negative, or the optimizer maximizes.
+        ValueError: if `rho` is negative, or the optimizer maximizes.
 
     For `L(w) = w^2 / 2` at `w = 1` and rho = 0.5, the gradient that is spent is that at 1.5:
 
@@ -41,15 +41,10 @@ class SAM(Sharpness):
         rho: Annotated[float, Range(ge=0)] = 0.05,
         *,
         model: nn.Module | None = None,
-        sync: bool = True,
-        monitor: Annotated[int, Range(ge=0)] = 0,
+        **common: Unpack[Common],
     ) -> None:
-        super().__init__(optimizer, rho, model=model, sync=sync, monitor=monitor)
+        super().__init__(optimizer, rho, model=model, **common)
 
-    def direction(self, gradients: list[Tensor]) -> Direction:
+    def direction(self, first: Gradients) -> Direction:
         """Return the gradient itself."""
-        return Direction(gradients, norm(gradients))
-
-    def share(self, contributions: Contributions | None) -> float:
-        """Return 1, whatever the contributions."""
-        return 1.0
+        return Direction(first, norm(first.values()))

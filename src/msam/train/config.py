@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import tomllib
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -76,6 +77,8 @@ class Kind(NamedTuple):
         default: the name taken when none is given.
         open: whether a dotted name may bring a part of one's own.
         given: parameters that the loop gives, not the configuration.
+        common: options that all parts of this kind take as keywords beside those of their own: their types, in a
+            TypedDict with a docstring, and their defaults.
     """
 
     names: Callable[[], list[str]]
@@ -83,6 +86,7 @@ class Kind(NamedTuple):
     default: str
     open: bool
     given: frozenset[str] = frozenset()
+    common: tuple[Any, Mapping[str, Any]] | None = None
 
 
 def _among(kind: str, options: Mapping[str, Callable[..., Any]]) -> Callable[[str], Callable[..., Any]]:
@@ -99,7 +103,14 @@ KINDS: Mapping[str, Kind] = {
         frozenset({"dims", "num_classes"}),
     ),
     "method": Kind(methods.names, methods.load, "joint", True),
-    "sharpness": Kind(sharpness.names, sharpness.load, "none", True, frozenset({"optimizer", "model", "sync"})),
+    "sharpness": Kind(
+        sharpness.names,
+        sharpness.load,
+        "none",
+        True,
+        frozenset({"optimizer", "model", "sync", "scaler"}),
+        (sharpness.Common, sharpness.COMMON),
+    ),
     "optimizer": Kind(lambda: sorted(OPTIMIZERS), _among("optimizer", OPTIMIZERS), "sgd", False, frozenset({"groups"})),
     "schedule": Kind(lambda: sorted(SCHEDULES), _among("schedule", SCHEDULES), "step", False, frozenset({"epochs"})),
 }
@@ -125,16 +136,36 @@ def options(kind: str, name: str) -> dict[str, Option]:
     """
     if kind == "sharpness" and name == "none":
         return {}
-    found = KINDS[kind].find(name)
+    part = KINDS[kind]
+    found = part.find(name)
     hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found, include_extras=True)
     parameters = inspect.signature(found).parameters
-    documented = docstring_parser.parse(inspect.getdoc(found) or "", docstring_parser.DocstringStyle.GOOGLE).params
+    any_more = [key for key, p in parameters.items() if p.kind is inspect.Parameter.VAR_KEYWORD]
+    own = {key: p.default for key, p in parameters.items() if key not in {*part.given, *any_more}}
+    described = _described(own, hints, found)
+    if part.common and any_more:
+        kinds, defaults = part.common
+        shared = {key: value for key, value in defaults.items() if key not in {*part.given, *own}}
+        described |= _described(shared, typing.get_type_hints(kinds, include_extras=True), kinds)
+    return described
+
+
+def _described(defaults: Mapping[str, Any], hints: Mapping[str, Any], of: Any) -> dict[str, Option]:
+    documented = docstring_parser.parse(inspect.getdoc(of) or "", docstring_parser.DocstringStyle.GOOGLE).params
     said = {p.arg_name: " ".join((p.description or "").split()) for p in documented}
     return {
-        key: Option(hints[key], parameter.default, checks.parameter_range(hints[key]), said.get(key, ""))
-        for key, parameter in parameters.items()
-        if key not in KINDS[kind].given and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        key: Option(_without_functions(hints[key]), default, checks.parameter_range(hints[key]), said.get(key, ""))
+        for key, default in defaults.items()
     }
+
+
+def _without_functions(annotation: Any) -> Any:
+    """Return a union without the functions that only Python can pass."""
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return annotation
+    members = typing.get_args(annotation)
+    kept = tuple(m for m in members if typing.get_origin(m) is not Callable)
+    return typing.Union[kept] if len(kept) < len(members) else annotation  # noqa: UP007 - made of a tuple
 
 
 def config(raw: Mapping[str, Any] | None = None, **more: Any) -> RunConfig:
