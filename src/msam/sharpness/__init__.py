@@ -1,11 +1,11 @@
 """Sharpness rules: objects beside any torch optimizer; the folder is the registry."""
 
 from msam import _registry
-from msam.sharpness._perturb import COMMON, Common, Sharpness
+from msam.sharpness._perturb import Common, Sharpness
 from msam.sharpness.msam import MSAM
 from msam.sharpness.sam import SAM
 
-__all__ = ["COMMON", "MSAM", "SAM", "Common", "Sharpness", "load", "names"]
+__all__ = ["MSAM", "SAM", "Common", "Sharpness", "load", "names"]
 
 
 def load(name: str) -> type[Sharpness]:

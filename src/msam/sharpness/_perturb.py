@@ -9,54 +9,21 @@ parameters the second pass did not use.
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, TypedDict, Unpack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from msam import checks
-from msam.sharpness._radius import RhoSchedule, factors, initial_rates
-from msam.sharpness._tensors import Gradients, add, blended, compared, held, kept
+from msam.sharpness._common import SHORTEST, Common, Contributions, Direction
+from msam.sharpness._radius import factors, initial_rates
+from msam.sharpness._tensors import Gradients, blended, compared, displaced, held, kept, mean_of
 
 if TYPE_CHECKING:
     from msam.sharpness._closure import ClosureOptimizer
-
-Contributions = Tensor | Sequence[float]
-SHORTEST = torch.finfo(torch.float32).tiny  # a shorter direction counts as zero: rho / norm would overflow
-
-
-class Common(TypedDict, total=False):
-    """What every rule takes.
-
-    Arguments:
-        sync: average contributions over ranks when torch.distributed is initialised.
-        monitor: every that many climbs put `gradient_change` and `cosine` into `last`; 0 = never.
-        rho_schedule: how the radius goes on: constant, inverse_sqrt (rho / sqrt(t) at step t), learning_rate (in
-            proportion to each group's rate), or a function from t = 1, 2, .. to the factor.
-    """
-
-    sync: bool
-    monitor: Annotated[int, checks.Range(ge=0)]
-    rho_schedule: RhoSchedule
-
-
-COMMON: Common = {"sync": True, "monitor": 0, "rho_schedule": "constant"}
-"""Defaults of what every rule takes."""
-
-
-class Direction(NamedTuple):
-    """Where a rule climbs: by `rho * vectors / norm`.
-
-    Attributes:
-        vectors: parameter -> tensor, for those that climb; may *be* the gradients.
-        norm: scalar tensor; where it is 0 or not finite, the rule climbs nowhere.
-    """
-
-    vectors: Gradients
-    norm: Tensor
 
 
 class Sharpness(ABC):
@@ -72,6 +39,7 @@ class Sharpness(ABC):
         last: `share` and `radius` (0 when nothing climbed) of the last `perturbed()` block.
         observed: what `observe()` heard last.
         completed: whether a `perturbed()` block was completed since the optimizer's last step.
+        blocks: how many `perturbed()` blocks were completed.
         memory: what a rule remembers of every parameter from step to step; saved by `state_dict`.
 
     Raises:
@@ -82,13 +50,21 @@ class Sharpness(ABC):
     uses_contributions: ClassVar[bool] = False
     """Whether the rule needs `contributions`."""
 
+    by_block: ClassVar[bool] = True
+    """Whether `perturbed()` serves; where not, the rule climbs more than once or needs each sample's loss."""
+
+    defaults: ClassVar[Common] = {"sync": True, "monitor": 0, "rho_schedule": "constant"}
+    """Defaults of what every rule takes."""
+
     def __init__(
         self, optimizer: torch.optim.Optimizer, rho: float, *, model: nn.Module | None, **common: Unpack[Common]
     ) -> None:
         for name in common:
-            if name not in COMMON:
-                raise TypeError(f"{type(self).__name__} has no option {name!r}.{checks.did_you_mean(name, COMMON)}")
-        options: Common = {**COMMON, **common}
+            if name not in self.defaults:
+                raise TypeError(
+                    f"{type(self).__name__} has no option {name!r}.{checks.did_you_mean(name, self.defaults)}"
+                )
+        options: Common = {**self.defaults, **common}
         checks.in_range("monitor", options["monitor"], checks.Range(ge=0))
         self.optimizer = optimizer
         self.rho = _radius(rho)
@@ -99,10 +75,10 @@ class Sharpness(ABC):
         self.completed = False
         self.memory: Gradients = {}
         self._inside = False
-        self._blocks = 0
+        self.blocks = 0
         self._climbs = 0
         self._initial_rates = initial_rates(optimizer)
-        self._rhos(1)
+        self._rhos()
         optimizer.register_step_pre_hook(self._before_step)
 
     @abstractmethod
@@ -152,20 +128,39 @@ class Sharpness(ABC):
         with self._climbed(contributions, self.model) as climbing:
             yield climbing
 
+    def complete(
+        self, again: Callable[[], Any], contributions: Contributions | None = None, *, model: nn.Module | None = None
+    ) -> None:
+        """Finish a step whose first gradient is made: call `again()`, which makes it anew, wherever the rule climbs to.
+
+        The form that every rule has, also those that climb more than once; `perturbed()` is for the others.
+
+        Arguments:
+            again: clears nothing, runs forward and backward.
+            contributions: as for `perturbed`.
+            model: whose BatchNorm statistics are held meanwhile; None for the rule's own.
+        """
+        with self._climbed(contributions, model or self.model) as climbing:
+            if climbing:
+                again()
+
     def backward(
         self,
-        model: nn.Module,
+        model: Callable[[Any], Any],
         inputs: Any,
         losses: Callable[[Any], Tensor],
         contributions: Contributions | Callable[[Any], Contributions] | None = None,
+        *,
+        backward: Callable[[Tensor], None] = Tensor.backward,
     ) -> Any:
-        """Run both passes and leave the combined gradient in `.grad`; what was in `.grad` before is cleared.
+        """Run all passes and leave the combined gradient in `.grad`; what was in `.grad` before is cleared.
 
         Arguments:
-            model: called as `model(inputs)`; its BatchNorm statistics are held during the second pass.
+            model: called as `model(inputs)`; a module's BatchNorm statistics are held during the second pass.
             inputs: what the model takes.
             losses: `Output -> (N,)`, one loss per sample; their mean is minimised.
             contributions: `(M,)`, or a function of the first pass's output that returns them.
+            backward: what is done instead of `loss.backward()`, where an engine or a scaler wants to do it.
 
         Returns:
             the first pass's output, its graph freed.
@@ -176,20 +171,10 @@ class Sharpness(ABC):
         self.optimizer.zero_grad()
         output = model(inputs)
         shares = contributions(output) if callable(contributions) else contributions
-        _mean(losses(output)).backward()
-        with self._climbed(shares, model) as climbing:
-            if climbing:
-                _mean(losses(model(inputs))).backward()
+        backward(mean_of(losses(output)))
+        module = model if isinstance(model, nn.Module) else None
+        self.complete(lambda: backward(mean_of(losses(model(inputs)))), shares, model=module)
         return output
-
-    def complete(self, again: Callable[[], Any], contributions: Contributions | None = None) -> None:
-        """Finish a step whose first gradient is made: call `again()`, which makes it anew, wherever the rule climbs to.
-
-        The form that every rule has, also those that climb more than once; `perturbed()` is for the others.
-        """
-        with self.perturbed(contributions) as climbing:
-            if climbing:
-                again()
 
     def observe(self, contributions: Contributions) -> None:
         """Tell the closure form this step's contributions; heard in the first pass only, ignored in the second."""
@@ -208,7 +193,7 @@ class Sharpness(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Return what the rule itself remembers from step to step: tensors and plain values."""
         memory = [self.memory.get(p) for p in self._parameters()] if self.memory else []
-        return {"blocks": self._blocks, "climbs": self._climbs, "rates": list(self._initial_rates), "memory": memory}
+        return {"blocks": self.blocks, "climbs": self._climbs, "rates": list(self._initial_rates), "memory": memory}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` returned.
@@ -219,25 +204,17 @@ class Sharpness(ABC):
         parameters, memory = self._parameters(), state["memory"]
         if memory and len(memory) != len(parameters):
             raise ValueError(f"The state is of {len(memory)} parameters, the optimizer has {len(parameters)}.")
-        self._blocks, self._climbs = int(state["blocks"]), int(state["climbs"])
+        self.blocks, self._climbs = int(state["blocks"]), int(state["climbs"])
         self._initial_rates = [float(rate) for rate in state["rates"]]
         saved = zip(parameters, memory or [None] * len(parameters), strict=True)
         self.memory = {p: value.detach().clone().to(p.device) for p, value in saved if value is not None}
 
     @contextmanager
     def _climbed(self, contributions: Contributions | None, model: nn.Module | None) -> Iterator[bool]:
-        if self._inside:
-            raise RuntimeError("perturbed() cannot be entered inside another perturbed() block of the same rule.")
-        rhos = self._rhos(self._blocks + 1)
+        rhos = self._rhos()
         share = self.share(self._agreed(contributions))
-        made = self._made()
-        first = kept(made)
-        if not first:
-            warnings.warn("perturbed() was entered without any gradient: call loss.backward() before it.", stacklevel=5)
-        self._inside = True
-        try:
+        with self._stashed() as first:
             instead = self.instead(first) if first and max(rhos.values()) > 0 else None
-            self._put({})
             with self._moved({} if instead else first, rhos) as radius, held(model if radius else None):
                 yield radius > 0
             second = self._made()
@@ -247,28 +224,48 @@ class Sharpness(ABC):
                     "criterion(model(x), y).backward()."
                 )
             self.last = {"share": share, "radius": radius}
-            self._blocks += 1
             if radius:
-                self._climbs += 1
-                if self.monitor and self._climbs % self.monitor == 0:
-                    self.last |= compared(first, second)
-                self._put(self.combined(first, second, share))
+                self._spend(first, second, lambda: self.combined(first, second, share))
             elif instead:
                 self._put(instead)
             else:
+                self._put(first)
+
+    @contextmanager
+    def _stashed(self) -> Iterator[Gradients]:
+        """Take the first gradients out and yield them; where the block ends badly, or leaves them, they are back."""
+        if self._inside:
+            raise RuntimeError("perturbed() cannot be entered inside another perturbed() block of the same rule.")
+        made = self._made()
+        first = kept(made)
+        if not first:
+            warnings.warn("perturbed() was entered without any gradient: call loss.backward() before it.", stacklevel=7)
+        self._inside = True
+        try:
+            self._put({})
+            yield first
+            if all(p.grad is g for p, g in first.items()):
                 self._put_back(made, first)
         except BaseException:
             self._put_back(made, first)
             raise
         finally:
             self._inside = False
+        self.blocks += 1
         self.completed = True
 
+    def _spend(self, first: Gradients, second: Gradients, combine: Callable[[], Gradients]) -> None:
+        """Put the combined gradient where the optimizer finds it, and report on both if it is time to."""
+        self._climbs += 1
+        if self.monitor and self._climbs % self.monitor == 0:
+            self.last |= compared(first, second)
+        with torch.no_grad():
+            self._put(combine())
+
     @contextmanager
-    def _moved(self, first: Gradients, rhos: dict[nn.Parameter, float]) -> Iterator[float]:
+    def _moved(self, first: Gradients, rhos: Mapping[nn.Parameter, float]) -> Iterator[float]:
         """Climb and yield the radius, 0 where nothing climbs; come back bit for bit, however the block ends."""
-        weights: Gradients = {}
-        try:
+        with ExitStack() as climb:
             with torch.no_grad():
                 radius = max((rhos[p] for p in first), default=0.0)
                 vectors, length = self.direction(first) if radius else Direction({}, torch.zeros(()))
@@ -276,17 +273,14 @@ class Sharpness(ABC):
                 if not (math.isfinite(norm) and norm > radius * SHORTEST):
                     radius = 0.0
                 if radius:
-                    weights = {p: p.detach().clone() for p in vectors}
-                    add(list(vectors), list(vectors.values()), [rhos[p] / norm for p in vectors])
+                    climb.enter_context(displaced(vectors, {p: rhos[p] / norm for p in vectors}))
                 del vectors
             yield radius
-        finally:
-            if weights:
-                torch._foreach_copy_([p.detach() for p in weights], list(weights.values()))
 
-    def _rhos(self, step: int) -> dict[nn.Parameter, float]:
+    def _rhos(self) -> dict[nn.Parameter, float]:
+        """Return the radius of every parameter in this step."""
         rhos: dict[nn.Parameter, float] = {}
-        found = factors(self.rho_schedule, self.optimizer, self._initial_rates, step)
+        found = factors(self.rho_schedule, self.optimizer, self._initial_rates, self.blocks + 1)
         for group, factor in zip(self.optimizer.param_groups, found, strict=True):
             if group.get("maximize"):
                 raise ValueError("The optimizer must minimize, received maximize=True. Negate the loss instead.")
@@ -336,9 +330,3 @@ class Sharpness(ABC):
 
 def _radius(rho: float) -> float:
     return checks.in_range("rho", rho, checks.Range(ge=0, lt=math.inf))
-
-
-def _mean(losses: Tensor) -> Tensor:
-    if losses.dim() != 1:
-        raise ValueError(f"`losses` must return one loss per sample, (N,), received shape {tuple(losses.shape)}.")
-    return losses.mean()

@@ -1,7 +1,7 @@
 """What a climb does to lists of tensors: their length, a step along them, the blend of two gradients; statistics held."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
 
@@ -36,11 +36,20 @@ def kept(made: Gradients) -> Gradients:
         return {p: grad.clone() if grad._is_view() else grad for p, grad in made.items()}
 
 
-def add(parameters: list[nn.Parameter], vectors: list[Tensor], scales: list[float]) -> None:
-    """Add `scale * vector` to every parameter, in place."""
-    for scale in dict.fromkeys(scales):
-        chosen = [i for i, s in enumerate(scales) if s == scale]
-        torch._foreach_add_([parameters[i].detach() for i in chosen], [vectors[i] for i in chosen], alpha=scale)
+@contextmanager
+def displaced(vectors: Gradients, scales: Mapping[nn.Parameter, float]) -> Iterator[None]:
+    """Stand at `theta + scale * vector` inside the block; come back to copies of theta, bit for bit, however it ends."""
+    with torch.no_grad():
+        weights = {p: p.detach().clone() for p in vectors}
+    try:
+        with torch.no_grad():
+            for scale in dict.fromkeys(scales.values()):
+                chosen = [p for p in vectors if scales[p] == scale]
+                torch._foreach_add_([p.detach() for p in chosen], [vectors[p] for p in chosen], alpha=scale)
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_([p.detach() for p in weights], list(weights.values()))
 
 
 @contextmanager
@@ -85,3 +94,14 @@ def compared(first: Gradients, second: Gradients) -> dict[str, float]:
     change = float(norm(torch._foreach_sub(b, a))) / norm_a
     cosine = float(inner(first, second)) / (norm_a * norm_b) if norm_b else math.nan
     return {"gradient_change": change, "cosine": cosine}
+
+
+def mean_of(losses: Tensor) -> Tensor:
+    """Return the mean of the samples' losses, `(N,)`.
+
+    Raises:
+        ValueError: if they are no vector.
+    """
+    if losses.dim() != 1:
+        raise ValueError(f"`losses` must return one loss per sample, (N,), received shape {tuple(losses.shape)}.")
+    return losses.mean()

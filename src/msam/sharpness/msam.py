@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from msam.checks import Range
-from msam.sharpness._perturb import Common, Contributions, Direction, Sharpness
+from msam.sharpness._common import Common, Contributions, Direction
+from msam.sharpness._perturb import Sharpness
 from msam.sharpness._tensors import Gradients, norm
 
 

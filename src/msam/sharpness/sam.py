@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from msam.checks import Range
-from msam.sharpness._perturb import Common, Direction, Sharpness
+from msam.sharpness._common import Common, Direction
+from msam.sharpness._perturb import Sharpness
 from msam.sharpness._tensors import Gradients, norm
 
 

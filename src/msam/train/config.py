@@ -77,8 +77,8 @@ class Kind(NamedTuple):
         default: the name taken when none is given.
         open: whether a dotted name may bring a part of one's own.
         given: parameters that the loop gives, not the configuration.
-        common: options that all parts of this kind take as keywords beside those of their own: their types, in a
-            TypedDict with a docstring, and their defaults.
+        common: a TypedDict of the options that all parts of this kind take as keywords beside those of their own; their
+            defaults are the part's `defaults`.
     """
 
     names: Callable[[], list[str]]
@@ -86,7 +86,7 @@ class Kind(NamedTuple):
     default: str
     open: bool
     given: frozenset[str] = frozenset()
-    common: tuple[Any, Mapping[str, Any]] | None = None
+    common: Any = None
 
 
 def _among(kind: str, options: Mapping[str, Callable[..., Any]]) -> Callable[[str], Callable[..., Any]]:
@@ -109,7 +109,7 @@ KINDS: Mapping[str, Kind] = {
         "none",
         True,
         frozenset({"optimizer", "model", "sync", "scaler"}),
-        (sharpness.Common, sharpness.COMMON),
+        sharpness.Common,
     ),
     "optimizer": Kind(lambda: sorted(OPTIMIZERS), _among("optimizer", OPTIMIZERS), "sgd", False, frozenset({"groups"})),
     "schedule": Kind(lambda: sorted(SCHEDULES), _among("schedule", SCHEDULES), "step", False, frozenset({"epochs"})),
@@ -144,9 +144,9 @@ def options(kind: str, name: str) -> dict[str, Option]:
     own = {key: p.default for key, p in parameters.items() if key not in {*part.given, *any_more}}
     described = _described(own, hints, found)
     if part.common and any_more:
-        kinds, defaults = part.common
+        defaults: Mapping[str, Any] = getattr(found, "defaults", {})
         shared = {key: value for key, value in defaults.items() if key not in {*part.given, *own}}
-        described |= _described(shared, typing.get_type_hints(kinds, include_extras=True), kinds)
+        described |= _described(shared, typing.get_type_hints(part.common, include_extras=True), part.common)
     return described
 
 

@@ -1,0 +1,65 @@
+"""F-SAM, "friendly" SAM: climb along what is new in the batch's gradient (Li, Zhou, He, Cheng, Huang, CVPR 2024)."""
+
+from typing import Annotated, Unpack
+
+import torch
+from torch import nn
+
+from msam.checks import Range, in_range
+from msam.sharpness._common import Common, Direction
+from msam.sharpness._perturb import Sharpness
+from msam.sharpness._tensors import Gradients, norm
+
+
+class FSAM(Sharpness):
+    r"""`eps = rho d / ||d||`, `d = g - sigma m`, with `m = lam m + (1 - lam) g` the running mean of gradients (Eq. 11, 12).
+
+    What all batches have in common is left out of the climb; what is left is the noise of this one. `m` is a mean of the
+    gradients `g`, this batch's included, as paper and official code have it. With `sigma = 0` it is SAM.
+
+    `m` is one more copy of the parameters, kept from step to step and saved by `state_dict`.
+
+    Arguments:
+        optimizer: any torch optimizer.
+        rho: radius, >= 0.
+        sigma: how much of the mean is left out, >= 0.
+        lam: weight of the past in the mean, in [0, 1).
+        model: with it, BatchNorm running statistics are held during the second pass.
+        common: see `Common`.
+
+    Raises:
+        ValueError: if `rho` or `sigma` is negative, `lam` outside [0, 1), or the optimizer maximizes.
+
+    The first batch climbs as SAM does: its mean is a part of its own gradient.
+
+    >>> w = nn.Parameter(torch.tensor(1.0))
+    >>> rule = FSAM(torch.optim.SGD([w], lr=0.1), rho=0.5)
+    >>> (w**2 / 2).backward()
+    >>> with rule.perturbed():
+    ...     (w**2 / 2).backward()
+    >>> w.grad, rule.memory[w]
+    (tensor(1.5000), tensor(0.1000))
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        rho: Annotated[float, Range(ge=0)] = 0.05,
+        *,
+        sigma: Annotated[float, Range(ge=0)] = 1.0,
+        lam: Annotated[float, Range(ge=0, lt=1)] = 0.9,
+        model: nn.Module | None = None,
+        **common: Unpack[Common],
+    ) -> None:
+        self.sigma = in_range("sigma", sigma, Range(ge=0))
+        self.lam = in_range("lam", lam, Range(ge=0, lt=1))
+        super().__init__(optimizer, rho, model=model, **common)
+
+    def direction(self, first: Gradients) -> Direction:
+        """Return `g - sigma m`, with `m` moved by this gradient before."""
+        if not bool(torch.isfinite(norm(first.values()))):
+            return Direction(first, norm(first.values()))
+        for p, g in first.items():
+            self.memory[p] = self.memory.get(p, torch.zeros_like(g)).mul(self.lam).add_(g, alpha=1 - self.lam)
+        vectors = {p: g.sub(self.memory[p], alpha=self.sigma) for p, g in first.items()}
+        return Direction(vectors, norm(vectors.values()))
