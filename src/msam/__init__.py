@@ -12,17 +12,25 @@ Imports torch and nothing heavier; training, data and reports live in `msam.trai
 
 from msam import shapley
 from msam.models import ConcatFusion, Fusion, MaxoutFusion, MultimodalModel, SumFusion
-from msam.sharpness import MSAM, SAM, Sharpness
+from msam.sharpness import ASAM, FSAM, GAM, GNP, GSAM, MSAM, SAM, FisherSAM, ImbSAM, LookSAM, Sharpness
 from msam.types import Batch, Output
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ASAM",
+    "FSAM",
+    "GAM",
+    "GNP",
+    "GSAM",
     "MSAM",
     "SAM",
     "Batch",
     "ConcatFusion",
+    "FisherSAM",
     "Fusion",
+    "ImbSAM",
+    "LookSAM",
     "MaxoutFusion",
     "MultimodalModel",
     "Output",

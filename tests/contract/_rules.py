@@ -1,12 +1,15 @@
 """Rules as they are found in the folder, and a small problem for them."""
 
+import inspect
+
 import torch
 from torch import nn
 
 from msam import sharpness
 from msam.sharpness import Sharpness
 
-RULES = sharpness.names()
+RULES = [name for name in sharpness.names() if sharpness.load(name).by_block]
+"""Rules that a `perturbed()` block serves; the others state their own form of these laws in tests/sharpness."""
 WITH_SHARE = [name for name in RULES if sharpness.load(name).uses_contributions]
 SHARES = torch.tensor([0.25, 0.75], dtype=torch.float64)
 ALL_TO_ONE = torch.tensor([0.0, 1.0], dtype=torch.float64)
@@ -29,7 +32,14 @@ def loss_of(model: nn.Module, rows: slice = slice(None)) -> torch.Tensor:
 
 def rule_for(name: str, model: nn.Module, rho: float = 0.5, **optimizer) -> Sharpness:
     sgd = torch.optim.SGD(model.parameters(), **{"lr": 0.1, **optimizer})
-    return sharpness.load(name)(sgd, rho, model=model)
+    return made(name, sgd, rho, model=model)
+
+
+def made(name: str, optimizer: torch.optim.Optimizer, rho: float, **options) -> Sharpness:
+    """Return the rule as it climbs at every step."""
+    kind = sharpness.load(name)
+    at_every_step = {"every": 1} if "every" in inspect.signature(kind).parameters else {}
+    return kind(optimizer, rho, **at_every_step, **options)
 
 
 def gradients(model: nn.Module) -> list[torch.Tensor | None]:
@@ -51,6 +61,14 @@ def name_of(rule: Sharpness) -> str:
 def after_first_pass(name: str, **options) -> Sharpness:
     """Return a rule whose model has just made its first gradient."""
     model = network()
-    made = rule_for(name, model, **options)
+    rule = rule_for(name, model, **options)
     loss_of(model).backward()
-    return made
+    return rule
+
+
+def spent(rule: Sharpness, first: list[torch.Tensor], second: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return what the rule makes of both gradients, all of them there."""
+    parameters = list(rule.model.parameters())
+    both = [dict(zip(parameters, [g.clone() for g in given], strict=True)) for given in (first, second)]
+    combined = rule.combined(*both, rule.last["share"])
+    return [combined[p] for p in parameters]

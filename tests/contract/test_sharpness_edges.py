@@ -16,6 +16,8 @@ from tests.contract._rules import (
     data,
     gradients,
     loss_of,
+    made,
+    name_of,
     network,
     rule_for,
     same,
@@ -215,7 +217,7 @@ class TestAfterwards:
     def test_a_small_radius_moves_the_step_of_any_optimizer_in_proportion_to_it(self, name, optimizer):
         def stepped(rho: float) -> torch.Tensor:
             rule = after_first_pass(name)
-            other = type(rule)(OPTIMIZERS[optimizer](rule.model.parameters()), rho, model=rule.model)
+            other = made(name, OPTIMIZERS[optimizer](rule.model.parameters()), rho, model=rule.model)
             both_passes(other)
             other.optimizer.step()
             return torch.cat([w.flatten() for w in weights(rule.model)])
@@ -274,7 +276,7 @@ class TestBackward:
 
     def test_it_clears_what_was_there_holds_the_statistics_and_returns_the_first_output(self, rule):
         model = network()
-        other = type(rule)(torch.optim.SGD(model.parameters(), lr=0.1), 0.5)
+        other = made(name_of(rule), torch.optim.SGD(model.parameters(), lr=0.1), 0.5)
         rule.optimizer.zero_grad()
         first = network()(data()[0])
         for _ in range(2):

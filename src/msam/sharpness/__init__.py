@@ -1,11 +1,35 @@
 """Sharpness rules: objects beside any torch optimizer; the folder is the registry."""
 
 from msam import _registry
-from msam.sharpness._perturb import Common, Sharpness
+from msam.sharpness._common import Common
+from msam.sharpness._perturb import Sharpness
+from msam.sharpness.asam import ASAM
+from msam.sharpness.fisher_sam import FisherSAM
+from msam.sharpness.fsam import FSAM
+from msam.sharpness.gam import GAM
+from msam.sharpness.gnp import GNP
+from msam.sharpness.gsam import GSAM
+from msam.sharpness.imbsam import ImbSAM
+from msam.sharpness.looksam import LookSAM
 from msam.sharpness.msam import MSAM
 from msam.sharpness.sam import SAM
 
-__all__ = ["MSAM", "SAM", "Common", "Sharpness", "load", "names"]
+__all__ = [
+    "ASAM",
+    "FSAM",
+    "GAM",
+    "GNP",
+    "GSAM",
+    "MSAM",
+    "SAM",
+    "Common",
+    "FisherSAM",
+    "ImbSAM",
+    "LookSAM",
+    "Sharpness",
+    "load",
+    "names",
+]
 
 
 def load(name: str) -> type[Sharpness]:

@@ -45,9 +45,8 @@ class ClosureOptimizer(torch.optim.Optimizer):
                 )
             return self.base.step()
         self.sharpness.observed = None
-        with torch.enable_grad():
+        with torch.enable_grad(), self.sharpness.replayable():
             loss = closure()
-        with torch.enable_grad():
             self.sharpness.complete(closure, self.sharpness.observed)
         self.base.step()
         return loss

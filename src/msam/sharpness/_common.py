@@ -1,7 +1,7 @@
 """What all rules share beside the climb: their common options, and the words they use."""
 
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple, TypedDict
+from typing import Annotated, Literal, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -22,11 +22,16 @@ class Common(TypedDict, total=False):
         monitor: every that many climbs put `gradient_change` and `cosine` into `last`; 0 = never.
         rho_schedule: how the radius goes on: constant, inverse_sqrt (rho / sqrt(t) at step t), learning_rate (in
             proportion to each group's rate), or a function from t = 1, 2, .. to the factor.
+        memory: exact (weights come back from copies, bit for bit), low (by subtracting the step: one copy of the
+            parameters less, weights come back to rounding).
+        rng: free, or replay (the second pass drops out what the first did); for `backward()` and the closure form.
     """
 
     sync: bool
     monitor: Annotated[int, checks.Range(ge=0)]
     rho_schedule: RhoSchedule
+    memory: Literal["exact", "low"]
+    rng: Literal["free", "replay"]
 
 
 class Direction(NamedTuple):

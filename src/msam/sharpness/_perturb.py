@@ -7,20 +7,29 @@ parameters the second pass did not use.
 """
 
 import math
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from msam import checks
 from msam.sharpness._common import SHORTEST, Common, Contributions, Direction
 from msam.sharpness._radius import factors, initial_rates
-from msam.sharpness._tensors import Gradients, blended, compared, displaced, held, kept, mean_of
+from msam.sharpness._random import RandomState, random_state, replayed
+from msam.sharpness._ranks import mean_over_ranks
+from msam.sharpness._slots import Slots
+from msam.sharpness._tensors import (
+    Gradients,
+    blended,
+    calls,
+    compared,
+    displaced,
+    held,
+    vector,
+)
 
 if TYPE_CHECKING:
     from msam.sharpness._closure import ClosureOptimizer
@@ -40,7 +49,7 @@ class Sharpness(ABC):
         observed: what `observe()` heard last.
         completed: whether a `perturbed()` block was completed since the optimizer's last step.
         blocks: how many `perturbed()` blocks were completed.
-        memory: what a rule remembers of every parameter from step to step; saved by `state_dict`.
+        remembered: what a rule remembers of every parameter from step to step; saved by `state_dict`.
 
     Raises:
         ValueError: if `rho` or `monitor` is negative, the schedule is unknown, or the optimizer maximizes.
@@ -51,9 +60,15 @@ class Sharpness(ABC):
     """Whether the rule needs `contributions`."""
 
     by_block: ClassVar[bool] = True
-    """Whether `perturbed()` serves; where not, the rule climbs more than once or needs each sample's loss."""
+    """Whether `perturbed()` can serve; where not, the rule climbs more than once, or treats samples apart."""
 
-    defaults: ClassVar[Common] = {"sync": True, "monitor": 0, "rho_schedule": "constant"}
+    defaults: ClassVar[Common] = {
+        "sync": True,
+        "monitor": 0,
+        "rho_schedule": "constant",
+        "memory": "exact",
+        "rng": "free",
+    }
     """Defaults of what every rule takes."""
 
     def __init__(
@@ -67,14 +82,17 @@ class Sharpness(ABC):
         options: Common = {**self.defaults, **common}
         checks.in_range("monitor", options["monitor"], checks.Range(ge=0))
         self.optimizer = optimizer
+        self.slots = Slots(optimizer, type(self).__name__)
         self.rho = _radius(rho)
         self.model = model
         self.sync, self.monitor, self.rho_schedule = options["sync"], options["monitor"], options["rho_schedule"]
+        self.exact = checks.one_of("memory", options["memory"], ("exact", "low")) == "exact"
+        self.rng = checks.one_of("rng", options["rng"], ("free", "replay"))
         self.last: dict[str, float] = {}
         self.observed: Contributions | None = None
         self.completed = False
-        self.memory: Gradients = {}
-        self._inside = False
+        self._drawn: RandomState | None = None
+        self.remembered: Gradients = {}
         self.blocks = 0
         self._climbs = 0
         self._initial_rates = initial_rates(optimizer)
@@ -104,6 +122,14 @@ class Sharpness(ABC):
     def radius(self, rho: float, factor: float) -> float:
         """Return the radius of a group from its `rho` and the schedule's factor."""
         return rho * factor
+
+    def scope(self, first: Gradients, contributions: Contributions | None) -> Gradients:
+        """Return the part of the first gradients whose parameters climb: all, where a rule does not say otherwise."""
+        return first
+
+    def stretch(self, share: float) -> float:
+        """Return by how much the radius is stretched in a step of this share."""
+        return 1.0
 
     @contextmanager
     def perturbed(self, contributions: Contributions | None = None) -> Iterator[bool]:
@@ -146,39 +172,60 @@ class Sharpness(ABC):
 
     def backward(
         self,
-        model: Callable[[Any], Any],
+        model: Callable[..., Any],
         inputs: Any,
         losses: Callable[[Any], Tensor],
         contributions: Contributions | Callable[[Any], Contributions] | None = None,
         *,
-        backward: Callable[[Tensor], None] = Tensor.backward,
+        present: Tensor | None = None,
+        target: Tensor | None = None,
+        backward: Callable[..., None] = Tensor.backward,
     ) -> Any:
         """Run all passes and leave the combined gradient in `.grad`; what was in `.grad` before is cleared.
+
+        Equal to a first backward and a `perturbed()` block where both serve; rules that treat samples apart, or run some
+        encoders once, need this form.
 
         Arguments:
             model: called as `model(inputs)`; a module's BatchNorm statistics are held during the second pass.
             inputs: what the model takes.
             losses: `Output -> (N,)`, one loss per sample; their mean is minimised.
-            contributions: `(M,)`, or a function of the first pass's output that returns them.
-            backward: what is done instead of `loss.backward()`, where an engine or a scaler wants to do it.
+            contributions: `(M,)` (or `(M, N)` for a rule that weighs samples), or a function of the first pass's output
+                that returns them.
+            present: which samples have which modalities, `(B, M)` bool; the model is called as `model(inputs, present)`.
+            target: the classes `(N,)`, for rules that ask for them.
+            backward: what is called instead of `loss.backward()`, where an engine or a scaler wants to do it.
 
         Returns:
             the first pass's output, its graph freed.
 
         Raises:
-            ValueError: if the rule needs contributions and there are none, or `losses` gives no vector.
+            ValueError: if the rule needs contributions or targets and there are none, or `losses` gives no vector.
         """
+        forward, module = calls(model, inputs, present)
         self.optimizer.zero_grad()
-        output = model(inputs)
-        shares = contributions(output) if callable(contributions) else contributions
-        backward(mean_of(losses(output)))
-        module = model if isinstance(model, nn.Module) else None
-        self.complete(lambda: backward(mean_of(losses(model(inputs)))), shares, model=module)
+        with self.replayable():
+            output = forward()
+            shares = contributions(output) if callable(contributions) else contributions
+            backward(vector(losses(output)).mean())
+            self.complete(lambda: backward(vector(losses(forward())).mean()), shares, model=module)
         return output
+
+    @contextmanager
+    def replayable(self) -> Iterator[None]:
+        """Stand around a step, first pass included, in which `rng="replay"` is to find the draws of the first pass again.
+
+        `backward()`, the closure form and the training loop do so themselves; without replay it does nothing.
+        """
+        self._drawn = random_state() if self.rng == "replay" else None
+        try:
+            yield
+        finally:
+            self._drawn = None
 
     def observe(self, contributions: Contributions) -> None:
         """Tell the closure form this step's contributions; heard in the first pass only, ignored in the second."""
-        if not self._inside:
+        if not self.slots.taken:
             self.observed = contributions
 
     def as_optimizer(self) -> "ClosureOptimizer":
@@ -192,7 +239,7 @@ class Sharpness(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the rule itself remembers from step to step: tensors and plain values."""
-        memory = [self.memory.get(p) for p in self._parameters()] if self.memory else []
+        memory = [self.remembered.get(p) for p in self.slots.parameters()] if self.remembered else []
         return {"blocks": self.blocks, "climbs": self._climbs, "rates": list(self._initial_rates), "memory": memory}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -201,23 +248,25 @@ class Sharpness(ABC):
         Raises:
             ValueError: if it is of another number of parameters.
         """
-        parameters, memory = self._parameters(), state["memory"]
+        parameters, memory = self.slots.parameters(), state["memory"]
         if memory and len(memory) != len(parameters):
             raise ValueError(f"The state is of {len(memory)} parameters, the optimizer has {len(parameters)}.")
         self.blocks, self._climbs = int(state["blocks"]), int(state["climbs"])
         self._initial_rates = [float(rate) for rate in state["rates"]]
         saved = zip(parameters, memory or [None] * len(parameters), strict=True)
-        self.memory = {p: value.detach().clone().to(p.device) for p, value in saved if value is not None}
+        self.remembered = {p: value.detach().clone().to(p.device) for p, value in saved if value is not None}
 
     @contextmanager
     def _climbed(self, contributions: Contributions | None, model: nn.Module | None) -> Iterator[bool]:
-        rhos = self._rhos()
-        share = self.share(self._agreed(contributions))
-        with self._stashed() as first:
+        agreed = mean_over_ranks(contributions, self.slots.parameters()) if self.sync else contributions
+        share = self.share(agreed)
+        rhos = self._rhos(self.stretch(share))
+        with self.slots.stashed() as first:
             instead = self.instead(first) if first and max(rhos.values()) > 0 else None
-            with self._moved({} if instead else first, rhos) as radius, held(model if radius else None):
+            climbing = {} if instead else self.scope(first, agreed)
+            with self._moved(climbing, rhos) as radius, self._as_before(model if radius else None):
                 yield radius > 0
-            second = self._made()
+            second = self.slots.made()
             if radius and not second:
                 raise RuntimeError(
                     "No gradient was made inside perturbed(). Run forward and backward once more inside the block: "
@@ -226,31 +275,22 @@ class Sharpness(ABC):
             self.last = {"share": share, "radius": radius}
             if radius:
                 self._spend(first, second, lambda: self.combined(first, second, share))
-            elif instead:
-                self._put(instead)
             else:
-                self._put(first)
+                self.slots.put(instead or first)
+        self._completed()
 
     @contextmanager
-    def _stashed(self) -> Iterator[Gradients]:
-        """Take the first gradients out and yield them; where the block ends badly, or leaves them, they are back."""
-        if self._inside:
-            raise RuntimeError("perturbed() cannot be entered inside another perturbed() block of the same rule.")
-        made = self._made()
-        first = kept(made)
-        if not first:
-            warnings.warn("perturbed() was entered without any gradient: call loss.backward() before it.", stacklevel=7)
-        self._inside = True
-        try:
-            self._put({})
-            yield first
-            if all(p.grad is g for p, g in first.items()):
-                self._put_back(made, first)
-        except BaseException:
-            self._put_back(made, first)
-            raise
-        finally:
-            self._inside = False
+    def _as_before(self, model: nn.Module | None) -> Iterator[None]:
+        """Let a pass see what the first one saw: BatchNorm statistics held, and the same random numbers if wanted."""
+        if self.rng == "replay" and self._drawn is None:
+            raise RuntimeError(
+                'rng="replay" must know what the first pass drew: put `with sharpness.replayable():` around both passes, '
+                "or use backward() or as_optimizer()."
+            )
+        with held(model), replayed(self._drawn) if self._drawn else nullcontext():
+            yield
+
+    def _completed(self) -> None:
         self.blocks += 1
         self.completed = True
 
@@ -260,7 +300,7 @@ class Sharpness(ABC):
         if self.monitor and self._climbs % self.monitor == 0:
             self.last |= compared(first, second)
         with torch.no_grad():
-            self._put(combine())
+            self.slots.put(combine())
 
     @contextmanager
     def _moved(self, first: Gradients, rhos: Mapping[nn.Parameter, float]) -> Iterator[float]:
@@ -273,57 +313,24 @@ class Sharpness(ABC):
                 if not (math.isfinite(norm) and norm > radius * SHORTEST):
                     radius = 0.0
                 if radius:
-                    climb.enter_context(displaced(vectors, {p: rhos[p] / norm for p in vectors}))
+                    step = {p: rhos[p] / norm for p in vectors}
+                    climb.enter_context(displaced(vectors, step, exact=self.exact))
                 del vectors
             yield radius
 
-    def _rhos(self) -> dict[nn.Parameter, float]:
+    def _rhos(self, stretch: float = 1.0) -> dict[nn.Parameter, float]:
         """Return the radius of every parameter in this step."""
         rhos: dict[nn.Parameter, float] = {}
         found = factors(self.rho_schedule, self.optimizer, self._initial_rates, self.blocks + 1)
         for group, factor in zip(self.optimizer.param_groups, found, strict=True):
             if group.get("maximize"):
                 raise ValueError("The optimizer must minimize, received maximize=True. Negate the loss instead.")
-            rho = self.radius(_radius(group.get("rho", self.rho)), factor)
+            rho = self.radius(_radius(group.get("rho", self.rho)), factor) * stretch
             rhos |= dict.fromkeys(group["params"], _radius(rho))
         return rhos
 
-    def _parameters(self) -> list[nn.Parameter]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
-
-    def _made(self) -> Gradients:
-        parameters = self._parameters()
-        sparse = [p for p in parameters if p.grad is not None and p.grad.is_sparse]
-        if sparse:
-            raise ValueError(
-                f"{type(self).__name__} needs dense gradients, found a sparse one for a parameter of shape "
-                f"{tuple(sparse[0].shape)}. Build the embedding with sparse=False."
-            )
-        return {p: p.grad for p in parameters if p.grad is not None}
-
-    def _put(self, gradients: Gradients) -> None:
-        for group in self.optimizer.param_groups:
-            for p in group["params"]:
-                p.grad = gradients.get(p)
-
-    def _put_back(self, made: Gradients, first: Gradients) -> None:
-        """Put the first pass's own tensors back; refill those whose memory the second pass may have overwritten."""
-        with torch.no_grad():
-            for p, grad in made.items():
-                if first[p] is not grad:
-                    grad.copy_(first[p])
-        self._put(made)
-
-    def _agreed(self, contributions: Contributions | None) -> Contributions | None:
-        if contributions is None or not (self.sync and dist.is_available() and dist.is_initialized()):
-            return contributions
-        device = next(p.device for group in self.optimizer.param_groups for p in group["params"])
-        mean = torch.as_tensor(contributions).detach().clone().to(device)
-        dist.all_reduce(mean)
-        return mean / dist.get_world_size()
-
     def _before_step(self, *_: object) -> None:
-        if self._inside:
+        if self.slots.taken:
             raise RuntimeError("The optimizer was stepped inside perturbed(). Step it after the block, once.")
         self.completed = False
 

@@ -1,9 +1,10 @@
 """What a climb does to lists of tensors: their length, a step along them, the blend of two gradients; statistics held."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,19 +38,28 @@ def kept(made: Gradients) -> Gradients:
 
 
 @contextmanager
-def displaced(vectors: Gradients, scales: Mapping[nn.Parameter, float]) -> Iterator[None]:
-    """Stand at `theta + scale * vector` inside the block; come back to copies of theta, bit for bit, however it ends."""
+def displaced(vectors: Gradients, scales: Mapping[nn.Parameter, float], *, exact: bool = True) -> Iterator[None]:
+    """Stand at `theta + scale * vector` inside the block; come back however it ends.
+
+    From copies of theta, bit for bit; or, not exact, by subtracting the step again, to rounding and without the copies.
+    """
     with torch.no_grad():
-        weights = {p: p.detach().clone() for p in vectors}
+        weights = {p: p.detach().clone() for p in vectors} if exact else {}
+    moved: list[tuple[list[Tensor], list[Tensor], float]] = []
     try:
         with torch.no_grad():
             for scale in dict.fromkeys(scales.values()):
                 chosen = [p for p in vectors if scales[p] == scale]
-                torch._foreach_add_([p.detach() for p in chosen], [vectors[p] for p in chosen], alpha=scale)
+                step = ([p.detach() for p in chosen], [vectors[p] for p in chosen], scale)
+                torch._foreach_add_(step[0], step[1], alpha=scale)
+                moved.append(step)
         yield
     finally:
         with torch.no_grad():
-            torch._foreach_copy_([p.detach() for p in weights], list(weights.values()))
+            if weights:
+                torch._foreach_copy_([p.detach() for p in weights], list(weights.values()))
+            for places, added, scale in [] if exact else reversed(moved):
+                torch._foreach_sub_(places, added, alpha=scale)
 
 
 @contextmanager
@@ -96,12 +106,18 @@ def compared(first: Gradients, second: Gradients) -> dict[str, float]:
     return {"gradient_change": change, "cosine": cosine}
 
 
-def mean_of(losses: Tensor) -> Tensor:
-    """Return the mean of the samples' losses, `(N,)`.
+def vector(losses: Tensor) -> Tensor:
+    """Return the samples' losses, `(N,)`.
 
     Raises:
         ValueError: if they are no vector.
     """
     if losses.dim() != 1:
         raise ValueError(f"`losses` must return one loss per sample, (N,), received shape {tuple(losses.shape)}.")
-    return losses.mean()
+    return losses
+
+
+def calls(model: Callable[..., Any], inputs: Any, present: Tensor | None) -> tuple[Callable[[], Any], nn.Module | None]:
+    """Return the forward pass of a model on its inputs, and the model where it is a module."""
+    more = () if present is None else (present,)
+    return (lambda: model(inputs, *more)), model if isinstance(model, nn.Module) else None

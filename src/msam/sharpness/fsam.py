@@ -37,7 +37,7 @@ class FSAM(Sharpness):
     >>> (w**2 / 2).backward()
     >>> with rule.perturbed():
     ...     (w**2 / 2).backward()
-    >>> w.grad, rule.memory[w]
+    >>> w.grad, rule.remembered[w]
     (tensor(1.5000), tensor(0.1000))
     """
 
@@ -60,6 +60,6 @@ class FSAM(Sharpness):
         if not bool(torch.isfinite(norm(first.values()))):
             return Direction(first, norm(first.values()))
         for p, g in first.items():
-            self.memory[p] = self.memory.get(p, torch.zeros_like(g)).mul(self.lam).add_(g, alpha=1 - self.lam)
-        vectors = {p: g.sub(self.memory[p], alpha=self.sigma) for p, g in first.items()}
+            self.remembered[p] = self.remembered.get(p, torch.zeros_like(g)).mul(self.lam).add_(g, alpha=1 - self.lam)
+        vectors = {p: g.sub(self.remembered[p], alpha=self.sigma) for p, g in first.items()}
         return Direction(vectors, norm(vectors.values()))

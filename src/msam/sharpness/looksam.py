@@ -68,14 +68,14 @@ class LookSAM(Sharpness):
             along = float(inner(first, second) / inner(first, first))
             orthogonal = {p: g.sub(first[p], alpha=along) if p in first else g.clone() for p, g in second.items()}
             unused = {p: g * -along for p, g in first.items() if p not in second}
-            self.memory = {**orthogonal, **unused}
+            self.remembered = {**orthogonal, **unused}
         return blended(first, second, share)
 
     def instead(self, first: Gradients) -> Gradients | None:
         """Return `g + alpha (||g|| / ||gv||) gv` in the steps between climbs, None where there is nothing to reuse yet."""
-        if self.blocks % self.every == 0 or not self.memory:
+        if self.blocks % self.every == 0 or not self.remembered:
             return None
-        length = norm(self.memory.values())
+        length = norm(self.remembered.values())
         factor = float(self.alpha * norm(first.values()) / length) if length > 0 else 0.0
-        reused = {p: g.add(self.memory[p], alpha=factor) if p in self.memory else g for p, g in first.items()}
-        return reused | {p: g * factor for p, g in self.memory.items() if p not in first}
+        reused = {p: g.add(self.remembered[p], alpha=factor) if p in self.remembered else g for p, g in first.items()}
+        return reused | {p: g * factor for p, g in self.remembered.items() if p not in first}
