@@ -125,8 +125,9 @@ def coalition_logits(
     *,
     absent: Literal["feature", "input"] = "feature",
     only: Sequence[tuple[int, ...]] | None = None,
+    graph: bool = False,
 ) -> Tensor:
-    """Return the logits that every coalition of modalities gives; no graph, model left as it was.
+    """Return the logits that every coalition of modalities gives; model left as it was.
 
     `absent="feature"` replaces the *features* of absent modalities by zeros: one batched call of the fusion, in
     evaluation mode, on the features as given. It is this library's default on purpose: it is cheap, and for a linear
@@ -135,19 +136,18 @@ def coalition_logits(
 
     Arguments:
         model: for "feature" a `MultimodalModel` (anything with `modalities` and a `fusion` module); for "input" any
-            callable from the mapping of inputs to logits `(N, C)` or to an `Output`. Evaluation mode, and its way back, is
-            set on modules only.
+            callable from the mapping of inputs to logits `(N, C)` or to an `Output`; modules are set to evaluation mode.
         features_or_inputs: modality -> `(B, ...)`: features for "feature", inputs for "input". For "input" its order
             is the order of the modalities unless the model has `modalities`.
         absent: see above.
         only: the coalitions wanted, as positions of modalities; default all, in the order of `coalitions(M)`.
+        graph: keep the graph, for losses made of them; by default there is none.
 
     Returns:
-        `(2**M - 1, N, C)`, or `(len(only), N, C)`; no gradient.
+        `(2**M - 1, N, C)`, or `(len(only), N, C)`.
 
     Raises:
-        ValueError: if a modality of the model is missing, `only` is empty or names a position that does not exist, or
-            `M` exceeds 12 and `only` is not given.
+        ValueError: if a modality is missing, `only` is empty or out of range, or `M` exceeds 12 and it is not given.
     """
     checks.one_of("absent", absent, ("feature", "input"))
     names = tuple(getattr(model, "modalities", None) or features_or_inputs)
@@ -157,11 +157,11 @@ def coalition_logits(
             f"Modality {missing[0]!r} is missing; found {sorted(features_or_inputs)}, expected {list(names)}."
         )
     wanted = coalitions(len(names)) if only is None else _wanted(only, len(names))
-    given = {name: features_or_inputs[name].detach() for name in names}
-    with torch.no_grad():
+    given = {n: features_or_inputs[n] if graph else features_or_inputs[n].detach() for n in names}
+    with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
         if absent == "feature":
             return _fused_coalitions(model.fusion, given, wanted)
-        with _evaluating(model):
+        with evaluating(model):
             return torch.stack([_logits_of(model(_with_only(given, names, s))) for s in wanted])
 
 
@@ -265,7 +265,7 @@ def _fused_coalitions(fusion: nn.Module, features: dict[str, Tensor], wanted: Se
         present = torch.tensor([position in s for s in wanted], device=feature.device)
         rows = torch.where(present.view(-1, *[1] * feature.dim()), feature, torch.zeros((), dtype=feature.dtype))
         stacked[name] = rows.flatten(0, 1)
-    with _evaluating(fusion):
+    with evaluating(fusion):
         logits = _logits_of(fusion(stacked))
     return logits.reshape(len(wanted), -1, logits.shape[-1])
 
@@ -284,7 +284,8 @@ def _with_only(inputs: dict[str, Tensor], names: Sequence[str], members: tuple[i
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
+def evaluating(model: Any) -> Iterator[None]:
+    """Have a module, and all inside it, in evaluation mode inside the block; any other callable is let be."""
     modules = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
     for module in modules:
         module.training = False

@@ -25,7 +25,7 @@ FLOORS = {
     "cli": 7,
 }
 FRONT_DOOR = 2
-SIBLINGS: dict[str, set[str]] = {"_registry": {"checks"}}
+SIBLINGS: dict[str, set[str]] = {"_registry": {"checks"}, "sharpness": {"shapley"}}
 
 
 def unit(path: Path) -> str:

@@ -1,12 +1,11 @@
 """AGM, adaptive gradient modulation (Li, Li, Hu, Lei, Li, Zhou, ICCV 2023)."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from msam import checks, shapley
 from msam.checks import Range
@@ -15,6 +14,7 @@ from msam.methods._base import Method, Passes, Run
 from msam.methods._scores import cross_entropy
 from msam.methods._window import within
 from msam.models import MultimodalModel
+from msam.models.multimodal import where_present
 from msam.types import Batch, Output
 
 
@@ -185,8 +185,8 @@ class AGM(Method):
     def _responses(self, network: MultimodalModel, output: Output, batch: Batch) -> Tensor:
         """Return `Phi`, `(M, N, C)`, with a graph; nothing is drawn, no statistics change."""
         padded = shapley.coalitions(len(network.modalities))[:-1]
-        with _evaluating(network):
-            there = output.features if self.variant == "paper" else _where_present(network.encode(batch.inputs), batch)
+        with shapley.evaluating(network):
+            there = output.features if self.variant == "paper" else network.encode(batch.inputs, present=batch.present)
             away = self._away(network, batch, there)
             rows = {
                 name: torch.cat([there[name] if m in members else away[name] for members in padded])
@@ -200,25 +200,5 @@ class AGM(Method):
         if self.absent == "feature":
             return {name: torch.zeros_like(feature) for name, feature in there.items()}
         made = network.encode({name: torch.zeros_like(batch.inputs[name][:1]) for name in network.modalities})
-        return _where_present({name: feature.expand_as(there[name]) for name, feature in made.items()}, batch)
-
-
-def _where_present(features: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-    if batch.present is None:
-        return features
-    return {
-        name: feature.where(batch.present[:, m].view(-1, *[1] * (feature.dim() - 1)), feature.new_zeros(()))
-        for m, (name, feature) in enumerate(features.items())
-    }
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    modules = [module for module in network.modules() if module.training]
-    for module in modules:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in modules:
-            module.training = True
+        expanded = {name: feature.expand_as(there[name]) for name, feature in made.items()}
+        return expanded if batch.present is None else where_present(expanded, batch.present, network.modalities)

@@ -1,6 +1,6 @@
 """A model of several modalities: one encoder each, then a fusion."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -50,16 +50,16 @@ class MultimodalModel(nn.Module):
         Raises:
             ValueError: if a modality is missing, batch sizes differ, or `present` is not `(B, M)`.
         """
-        features = self.encode(inputs)
-        if present is not None:
-            features = _where_present(features, present)
+        features = self.encode(inputs, present=present)
         return Output(self.fuse(features), features)
 
-    def encode(self, inputs: Mapping[str, Tensor], only: Collection[str] | None = None) -> dict[str, Tensor]:
-        """Return modality -> feature, of all modalities or of those in `only`.
+    def encode(
+        self, inputs: Mapping[str, Tensor], only: Collection[str] | None = None, present: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return modality -> feature, of all modalities or of those in `only`; zeros where a sample lacks it.
 
         Raises:
-            ValueError: if a modality is missing, or batch sizes differ.
+            ValueError: if a modality is missing, batch sizes differ, or `present` is not `(B, M)`.
         """
         for name in only or ():
             checks.one_of("modality", name, self.modalities)
@@ -68,7 +68,8 @@ class MultimodalModel(nn.Module):
         sizes = {name: len(inputs[name]) for name in wanted}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"All modalities must have the same batch size, received {sizes}.")
-        return {name: self.encoders[name](inputs[name]) for name in wanted}
+        features = {name: self.encoders[name](inputs[name]) for name in wanted}
+        return features if present is None else where_present(features, present, self.modalities)
 
     def fuse(self, features: Mapping[str, Tensor]) -> Tensor:
         """Return the logits `(N, C)` of features; an absent modality is zeros of the right shape.
@@ -142,16 +143,21 @@ def _all_there(wanted: Collection[str], given: Mapping[str, Tensor], where: str,
         )
 
 
-def _where_present(features: dict[str, Tensor], present: Tensor) -> dict[str, Tensor]:
-    size = len(next(iter(features.values())))
-    if present.shape != (size, len(features)) or present.dtype != torch.bool:
+def where_present(features: dict[str, Tensor], present: Tensor, modalities: Sequence[str]) -> dict[str, Tensor]:
+    """Return features with zeros where a sample lacks the modality; `present` has a column for each of `modalities`.
+
+    Raises:
+        ValueError: if `present` is not `(B, M)` of bool.
+    """
+    size = len(next(iter(features.values()), present))
+    if present.shape != (size, len(modalities)) or present.dtype != torch.bool:
         raise ValueError(
-            f"`present` must be ({size}, {len(features)}) of bool, one column for each of {list(features)}, received "
+            f"`present` must be ({size}, {len(modalities)}) of bool, one column for each of {list(modalities)}, received "
             f"{tuple(present.shape)} of {present.dtype}."
         )
     masked = {}
-    for position, (name, feature) in enumerate(features.items()):
-        mask = present[:, position].view(-1, *[1] * (feature.dim() - 1))
+    for name, feature in features.items():
+        mask = present[:, modalities.index(name)].view(-1, *[1] * (feature.dim() - 1))
         masked[name] = feature.where(mask, feature.new_zeros(()))
     return masked
 

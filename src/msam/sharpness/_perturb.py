@@ -6,19 +6,19 @@ whatever happened in between; subtracting the step again would drift, and restor
 parameters the second pass did not use.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from msam import checks
-from msam.sharpness._common import SHORTEST, Common, Contributions, Direction
-from msam.sharpness._radius import factors, initial_rates
-from msam.sharpness._random import RandomState, random_state, replayed
+from msam.sharpness._climb import moved
+from msam.sharpness._common import Common, Contributions, Direction
+from msam.sharpness._radius import factors, initial_rates, radii, sound_radius
+from msam.sharpness._random import Replay
 from msam.sharpness._ranks import mean_over_ranks
 from msam.sharpness._slots import Slots
 from msam.sharpness._tensors import (
@@ -26,7 +26,6 @@ from msam.sharpness._tensors import (
     blended,
     calls,
     compared,
-    displaced,
     held,
     vector,
 )
@@ -59,8 +58,11 @@ class Sharpness(ABC):
     uses_contributions: ClassVar[bool] = False
     """Whether the rule needs `contributions`."""
 
+    by_sample: bool = False
+    """Whether contributions are wanted for every sample, `(M, N)`."""
+
     by_block: ClassVar[bool] = True
-    """Whether `perturbed()` can serve; where not, the rule climbs more than once, or treats samples apart."""
+    """Whether `perturbed()` serves the rule by default; where not, it climbs more than once, or looks at samples."""
 
     defaults: ClassVar[Common] = {
         "sync": True,
@@ -83,15 +85,14 @@ class Sharpness(ABC):
         checks.in_range("monitor", options["monitor"], checks.Range(ge=0))
         self.optimizer = optimizer
         self.slots = Slots(optimizer, type(self).__name__)
-        self.rho = _radius(rho)
+        self.rho = sound_radius(rho)
         self.model = model
         self.sync, self.monitor, self.rho_schedule = options["sync"], options["monitor"], options["rho_schedule"]
         self.exact = checks.one_of("memory", options["memory"], ("exact", "low")) == "exact"
-        self.rng = checks.one_of("rng", options["rng"], ("free", "replay"))
+        self._replay = Replay(checks.one_of("rng", options["rng"], ("free", "replay")) == "replay")
         self.last: dict[str, float] = {}
         self.observed: Contributions | None = None
         self.completed = False
-        self._drawn: RandomState | None = None
         self.remembered: Gradients = {}
         self.blocks = 0
         self._climbs = 0
@@ -115,9 +116,28 @@ class Sharpness(ABC):
         """Return what is spent, `(1 - share) * first + share * second`; may overwrite the tensors of `second`."""
         return blended(first, second, share)
 
-    def instead(self, first: Gradients) -> Gradients | None:
+    def instead(self, first: Gradients, share: float) -> Gradients | None:
         """Return what is spent in a step that does not climb by design; None in one that climbs."""
         return None
+
+    def agreed(self, contributions: Contributions | None) -> Contributions | None:
+        """Return the mean of contributions over ranks."""
+        return mean_over_ranks(contributions, self.slots.parameters()) if self.sync else contributions
+
+    @property
+    def wants_contributions(self) -> bool:
+        """Whether contributions are needed in the next step."""
+        return self.uses_contributions
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether only `backward()` serves, since the rule looks at the loss of every sample."""
+        return False
+
+    @property
+    def prefers_backward(self) -> bool:
+        """Whether `backward()` is needed, or cheaper than a `perturbed()` block."""
+        return self.needs_samples
 
     def radius(self, rho: float, factor: float) -> float:
         """Return the radius of a group from its `rho` and the schedule's factor."""
@@ -211,17 +231,12 @@ class Sharpness(ABC):
             self.complete(lambda: backward(vector(losses(forward())).mean()), shares, model=module)
         return output
 
-    @contextmanager
-    def replayable(self) -> Iterator[None]:
+    def replayable(self) -> AbstractContextManager[None]:
         """Stand around a step, first pass included, in which `rng="replay"` is to find the draws of the first pass again.
 
         `backward()`, the closure form and the training loop do so themselves; without replay it does nothing.
         """
-        self._drawn = random_state() if self.rng == "replay" else None
-        try:
-            yield
-        finally:
-            self._drawn = None
+        return self._replay.step()
 
     def observe(self, contributions: Contributions) -> None:
         """Tell the closure form this step's contributions; heard in the first pass only, ignored in the second."""
@@ -257,14 +272,21 @@ class Sharpness(ABC):
         self.remembered = {p: value.detach().clone().to(p.device) for p, value in saved if value is not None}
 
     @contextmanager
-    def _climbed(self, contributions: Contributions | None, model: nn.Module | None) -> Iterator[bool]:
-        agreed = mean_over_ranks(contributions, self.slots.parameters()) if self.sync else contributions
-        share = self.share(agreed)
+    def _climbed(
+        self, contributions: Contributions | None, model: nn.Module | None, *, share: float | None = None
+    ) -> Iterator[bool]:
+        if self.needs_samples and share is None:
+            raise RuntimeError(
+                f"{type(self).__name__} with these options looks at the loss of every sample, which a perturbed() block "
+                "cannot see. Use `sharpness.backward(model, inputs, losses, contributions, target=target)`."
+            )
+        agreed = self.agreed(contributions)
+        share = self.share(agreed) if share is None else share
         rhos = self._rhos(self.stretch(share))
         with self.slots.stashed() as first:
-            instead = self.instead(first) if first and max(rhos.values()) > 0 else None
+            instead = self.instead(first, share) if first and max(rhos.values()) > 0 else None
             climbing = {} if instead else self.scope(first, agreed)
-            with self._moved(climbing, rhos) as radius, self._as_before(model if radius else None):
+            with moved(self, climbing, rhos) as radius, self._replay.again(), held(model if radius else None):
                 yield radius > 0
             second = self.slots.made()
             if radius and not second:
@@ -279,17 +301,6 @@ class Sharpness(ABC):
                 self.slots.put(instead or first)
         self._completed()
 
-    @contextmanager
-    def _as_before(self, model: nn.Module | None) -> Iterator[None]:
-        """Let a pass see what the first one saw: BatchNorm statistics held, and the same random numbers if wanted."""
-        if self.rng == "replay" and self._drawn is None:
-            raise RuntimeError(
-                'rng="replay" must know what the first pass drew: put `with sharpness.replayable():` around both passes, '
-                "or use backward() or as_optimizer()."
-            )
-        with held(model), replayed(self._drawn) if self._drawn else nullcontext():
-            yield
-
     def _completed(self) -> None:
         self.blocks += 1
         self.completed = True
@@ -302,38 +313,12 @@ class Sharpness(ABC):
         with torch.no_grad():
             self.slots.put(combine())
 
-    @contextmanager
-    def _moved(self, first: Gradients, rhos: Mapping[nn.Parameter, float]) -> Iterator[float]:
-        """Climb and yield the radius, 0 where nothing climbs; come back bit for bit, however the block ends."""
-        with ExitStack() as climb:
-            with torch.no_grad():
-                radius = max((rhos[p] for p in first), default=0.0)
-                vectors, length = self.direction(first) if radius else Direction({}, torch.zeros(()))
-                norm = float(length)
-                if not (math.isfinite(norm) and norm > radius * SHORTEST):
-                    radius = 0.0
-                if radius:
-                    step = {p: rhos[p] / norm for p in vectors}
-                    climb.enter_context(displaced(vectors, step, exact=self.exact))
-                del vectors
-            yield radius
-
     def _rhos(self, stretch: float = 1.0) -> dict[nn.Parameter, float]:
         """Return the radius of every parameter in this step."""
-        rhos: dict[nn.Parameter, float] = {}
         found = factors(self.rho_schedule, self.optimizer, self._initial_rates, self.blocks + 1)
-        for group, factor in zip(self.optimizer.param_groups, found, strict=True):
-            if group.get("maximize"):
-                raise ValueError("The optimizer must minimize, received maximize=True. Negate the loss instead.")
-            rho = self.radius(_radius(group.get("rho", self.rho)), factor) * stretch
-            rhos |= dict.fromkeys(group["params"], _radius(rho))
-        return rhos
+        return radii(self.optimizer, self.rho, lambda rho, k: self.radius(rho, found[k]) * stretch)
 
     def _before_step(self, *_: object) -> None:
         if self.slots.taken:
             raise RuntimeError("The optimizer was stepped inside perturbed(). Step it after the block, once.")
         self.completed = False
-
-
-def _radius(rho: float) -> float:
-    return checks.in_range("rho", rho, checks.Range(ge=0, lt=math.inf))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
+from torch import nn
 
 from msam import checks
 
@@ -43,3 +44,29 @@ def factors(
 def initial_rates(optimizer: torch.optim.Optimizer) -> list[float]:
     """Return the learning rate every group began with: as a scheduler remembers it, else the present one."""
     return [float(group.get("initial_lr", group.get("lr", 1.0))) for group in optimizer.param_groups]
+
+
+def radii(
+    optimizer: torch.optim.Optimizer, rho: float, of_group: Callable[[float, int], float]
+) -> dict[nn.Parameter, float]:
+    """Return the radius of every parameter: `of_group(rho, position)` of its group, whose own `"rho"` comes first.
+
+    Raises:
+        ValueError: if a radius is negative or not finite, or a group maximizes.
+    """
+    found: dict[nn.Parameter, float] = {}
+    for position, group in enumerate(optimizer.param_groups):
+        if group.get("maximize"):
+            raise ValueError("The optimizer must minimize, received maximize=True. Negate the loss instead.")
+        radius = of_group(sound_radius(group.get("rho", rho)), position)
+        found |= dict.fromkeys(group["params"], sound_radius(radius))
+    return found
+
+
+def sound_radius(rho: float) -> float:
+    """Return a radius.
+
+    Raises:
+        ValueError: if it is negative or not finite.
+    """
+    return checks.in_range("rho", rho, checks.Range(ge=0, lt=math.inf))

@@ -1,7 +1,7 @@
 """Random numbers drawn twice: the second pass of a step with the dropout masks of the first."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -37,3 +37,39 @@ def _set(state: RandomState) -> None:
     torch.set_rng_state(state.cpu)
     for device, value in state.cuda.items():
         torch.cuda.set_rng_state(value, device)
+
+
+class Replay:
+    """Whether, and from where, a later pass of a step is to draw the random numbers of its first pass again.
+
+    Arguments:
+        wanted: whether at all.
+    """
+
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
+        self._drawn: RandomState | None = None
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Stand around a whole step, first pass included."""
+        self._drawn = random_state() if self.wanted else None
+        try:
+            yield
+        finally:
+            self._drawn = None
+
+    def again(self) -> AbstractContextManager[None]:
+        """Stand around a later pass.
+
+        Raises:
+            RuntimeError: if it is wanted, and no `step()` stands around.
+        """
+        if not self.wanted:
+            return nullcontext()
+        if self._drawn is None:
+            raise RuntimeError(
+                'rng="replay" must know what the first pass drew: put `with sharpness.replayable():` around both passes, '
+                "or use backward() or as_optimizer()."
+            )
+        return replayed(self._drawn)

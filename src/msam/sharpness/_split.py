@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from msam.sharpness._common import Contributions
 from msam.sharpness._tensors import Gradients, calls
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def backward_of_parts(
     *,
     present: Tensor | None,
     backward: Callable[..., None],
+    contributions: Callable[[], Contributions | None] = lambda: None,
 ) -> Any:
     """Leave `grad L_s(theta) + grad L_d(theta + rho u)` in `.grad`, `u` along `grad L_d(theta)`; return the first output.
 
@@ -33,6 +35,7 @@ def backward_of_parts(
             at theta and at theta + eps, where the staying one is not looked at.
         present: as for `Sharpness.backward`.
         backward: as there.
+        contributions: gives `(M,)` once the first pass is made, for a rule whose scope depends on them.
     """
     forward, module = calls(model, inputs, present)
     rule.optimizer.zero_grad()
@@ -57,7 +60,7 @@ def backward_of_parts(
             backward(loss)
 
         try:
-            with rule._climbed(None, module or rule.model) as climbs:
+            with rule._climbed(contributions(), module or rule.model, share=1.0) as climbs:
                 if climbs:
                     again()
         finally:

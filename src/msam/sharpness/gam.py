@@ -10,7 +10,7 @@ from torch import nn
 from msam.checks import Range, in_range
 from msam.sharpness._common import SHORTEST, Common, Contributions, Direction
 from msam.sharpness._perturb import Sharpness
-from msam.sharpness._tensors import Gradients, displaced, inner, kept, norm
+from msam.sharpness._tensors import Gradients, displaced, held, inner, kept, norm
 
 
 class GAM(Sharpness):
@@ -118,7 +118,7 @@ class GAM(Sharpness):
         self, again: Callable[[], Any], along: Gradients, rhos: dict[nn.Parameter, float], model: nn.Module | None
     ) -> Gradients:
         self.slots.put({})
-        with self._at(along, rhos), self._as_before(model):
+        with self._at(along, rhos), self._replay.again(), held(model):
             again()
         made = {p: g.detach() for p, g in kept(self.slots.made()).items()}
         if not made:

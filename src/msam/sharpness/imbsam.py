@@ -1,7 +1,7 @@
 """ImbSAM: sharpness only where samples are few (Zhou, Qu, Xu, Shen, ICCV 2023), the rule that inspired M-SAM."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, NoReturn, Unpack
+from typing import Annotated, Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -60,30 +60,14 @@ class ImbSAM(Sharpness):
             raise ValueError(f"`tail` must hold classes, >= 0, received {self.tail}.")
         super().__init__(optimizer, rho, model=model, **common)
 
+    @property
+    def needs_samples(self) -> bool:
+        """True: the loss is split by samples."""
+        return True
+
     def direction(self, first: Gradients) -> Direction:
         """Return the tail's gradient itself."""
         return Direction(first, norm(first.values()))
-
-    def perturbed(self, contributions: Contributions | None = None) -> NoReturn:
-        """Refuse: a block does not see the samples.
-
-        Raises:
-            RuntimeError: always, with the way out.
-        """
-        raise RuntimeError(
-            "ImbSAM splits the loss by samples, which a perturbed() block cannot see. Use "
-            "`sharpness.backward(model, inputs, losses, target=target)`."
-        )
-
-    def complete(
-        self, again: Callable[[], Any], contributions: Contributions | None = None, *, model: nn.Module | None = None
-    ) -> NoReturn:
-        """Refuse, as `perturbed` does.
-
-        Raises:
-            RuntimeError: always.
-        """
-        self.perturbed()
 
     def backward(
         self,

@@ -71,7 +71,7 @@ class LookSAM(Sharpness):
             self.remembered = {**orthogonal, **unused}
         return blended(first, second, share)
 
-    def instead(self, first: Gradients) -> Gradients | None:
+    def instead(self, first: Gradients, share: float) -> Gradients | None:
         """Return `g + alpha (||g|| / ||gv||) gv` in the steps between climbs, None where there is nothing to reuse yet."""
         if self.blocks % self.every == 0 or not self.remembered:
             return None

@@ -44,7 +44,11 @@ class Engine:
 
     def setup_model(self, model: nn.Module) -> nn.Module:
         """Return the wrapped model, on the device."""
-        return self._fabric.setup_module(model.double() if self.double else model)
+        wrapped = self._fabric.setup_module(model.double() if self.double else model)
+        for name in ("encode", "fuse"):  # passes of a part of the model, in the engine's precision too
+            if hasattr(model, name):
+                wrapped.mark_forward_method(name)
+        return wrapped
 
     def setup_optimizer(self, optimizer: torch.optim.Optimizer) -> Any:
         """Return the wrapped optimizer: its `step` knows the precision's scaler."""

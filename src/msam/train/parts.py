@@ -54,5 +54,21 @@ def rule(config: RunConfig, optimizer: torch.optim.Optimizer, model: nn.Module) 
     return made
 
 
+def whole_step(rule: Sharpness, method: Method) -> bool:
+    """Tell whether the rule is to do both passes of a step itself, from the method's losses of every sample.
+
+    Raises:
+        ValueError: if it has to, and the method makes or changes gradients in its own way.
+    """
+    plain = type(method).gradients is Method.gradients and type(method).modulate is Method.modulate
+    if rule.needs_samples and not plain:
+        raise ValueError(
+            f"{type(rule).__name__} with these options splits the loss of every sample, and {type(method).__name__} makes "
+            "or changes gradients in its own way: they do not go together. Choose a method of the objective family (joint, "
+            "uniform), or a sharpness rule that climbs with the whole loss."
+        )
+    return plain and rule.prefers_backward
+
+
 def _options(part: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in part.items() if key != "name"}

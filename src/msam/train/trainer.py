@@ -9,12 +9,10 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from msam import shapley
 from msam.data import Split
 from msam.data._loaders import batches, in_chunks, part_of, shuffled
 from msam.methods import Run, Stage
 from msam.record import Writer
-from msam.sharpness import Sharpness
 from msam.train import checkpoint, parts
 from msam.train.config import RunConfig
 from msam.train.engine import Engine
@@ -23,7 +21,8 @@ from msam.train.metrics import evaluate, unsound_input
 from msam.train.passes import Counter
 from msam.train.position import Position
 from msam.train.progress import Watcher
-from msam.types import Batch, Output
+from msam.train.step import NotFinite, Stepper
+from msam.types import Batch
 
 RECORD, CHECKPOINT = "record.jsonl", "checkpoint.pt"
 
@@ -46,6 +45,7 @@ class Trainer:
         self.network = parts.model(config, self.dataset)
         self.schedule = parts.schedule(config)
         self.at = Position()
+        self.stepper = Stepper(self.method, config, self.engine)
         self.run = Run(
             model=self.engine.setup_model(self.network),
             network=self.network,
@@ -53,10 +53,10 @@ class Trainer:
             epochs=config.epochs,
             num_classes=self.dataset.num_classes,
             generator=torch.Generator().manual_seed(config.seed),
-            backward=self._backward,
+            backward=self.stepper.backward,
             train_batches=self._train_batches,
         )
-        self.loss = self.nearby_loss = 0.0
+        self.stepper.run = self.run
         self._stage(0)
         self.counter = Counter.of(self.run)
 
@@ -162,34 +162,22 @@ class Trainer:
         recorded = (at.step - 1) % self.config.record_every == 0
         run.begin_step(at.step)
         self.optimizer.zero_grad()
-        self.loss = self.nearby_loss = 0.0
         with self.counter.counting(len(batch.target)):
-            output = self.method.gradients(run, batch)
-            if not math.isfinite(self.loss):
-                self._refuse(batch)
-            shares = self._contributions(output, batch) if rule is not None and rule.uses_contributions else None
-            if rule is not None:
-                self._second_pass(rule, shares, batch)
+            try:
+                output, shares = self.stepper.step(rule, batch)
+            except NotFinite as found:
+                self._refuse(batch, str(found))
         if recorded and shares is None:
-            shares = self._contributions(output, batch)
+            shares = self.stepper.contributions(output, batch)
         self.optimizer.step()
-        at.losses.append(self.loss)
+        at.losses.append(self.stepper.loss)
         at.stepping += time.perf_counter() - began
         at.passes += self.counter.cost - before
         share = rule.last["share"] if rule else None
         if recorded and shares is not None:
             self._write_step(shares)
         if self.watcher:
-            self.watcher.stepped(self.loss, share)
-
-    def _second_pass(self, rule: Sharpness, shares: torch.Tensor | None, batch: Batch) -> None:
-        with rule.perturbed(shares) as climbing:
-            if climbing:
-                self.run.perturbed = True
-                self.method.gradients(self.run, batch)
-        self.run.perturbed = False
-        if not math.isfinite(self.nearby_loss):
-            self._diverged(f"The loss at the perturbed weights is {self.nearby_loss}")
+            self.watcher.stepped(self.stepper.loss, share)
 
     def _write_step(self, shares: torch.Tensor) -> None:
         values, last = shares.tolist(), self.rule.last if self.rule else {}
@@ -197,7 +185,7 @@ class Trainer:
             "step",
             step=self.at.step,
             epoch=self.run.epoch,
-            loss=self.loss,
+            loss=self.stepper.loss,
             contributions=[round(v, 6) for v in values],
             dominant=self.network.modalities[values.index(max(values))],
             share=last.get("share"),
@@ -205,17 +193,12 @@ class Trainer:
             **({"method": dict(self.run.notes)} if self.run.notes else {}),
         )
 
-    def _contributions(self, output: Output, batch: Batch) -> torch.Tensor:
-        given = output.features if self.config.absent == "feature" else batch.inputs
-        logits = shapley.coalition_logits(self.network, given, absent=self.config.absent)
-        return shapley.contributions(logits, batch.target, self.config.contributions)
-
-    def _refuse(self, batch: Batch) -> NoReturn:
+    def _refuse(self, batch: Batch, what: str) -> NoReturn:
         """Say why the loss is not finite: the data, or the training."""
         unsound = unsound_input(batch)
         if unsound:
             raise ValueError(f"{unsound} at step {self.at.step} (epoch {self.run.epoch}). Clean the data.")
-        self._diverged(f"The loss is {self.loss}")
+        self._diverged(what)
 
     def _diverged(self, what: str) -> NoReturn:
         self._end("diverged")
@@ -237,13 +220,6 @@ class Trainer:
             weights=weights_digest(self.network),
         )
         self.writer.sync()
-
-    def _backward(self, loss: torch.Tensor, retain_graph: bool = False) -> None:
-        if self.run.perturbed:
-            self.nearby_loss += float(loss.detach())
-        else:
-            self.loss += float(loss.detach())
-        self.engine.backward(loss, retain_graph)
 
     def _measures(self, name: str, split: Split) -> dict[str, Any]:
         measured = evaluate(
@@ -279,6 +255,8 @@ class Trainer:
             group["initial_lr"] = group["lr"]
         self.optimizer = self.engine.setup_optimizer(made)
         self.rule = parts.rule(self.config, made, self.network)
+        if self.rule is not None:
+            parts.whole_step(self.rule, self.method)  # refuses a pair that cannot be, before anything is written
         return made
 
     def _save(self) -> None:

@@ -1,0 +1,40 @@
+"""What climbing changed, kept for steps that do not climb."""
+
+from typing import NamedTuple
+
+import torch
+
+from msam.sharpness._tensors import Gradients, inner, norm
+
+
+class Change(NamedTuple):
+    """The change of a gradient from theta to theta + eps, by the length of the first: what keeps its meaning elsewhere.
+
+    Attributes:
+        along: its part along the first gradient.
+        across: its part orthogonal to it.
+    """
+
+    along: float
+    across: Gradients
+
+
+@torch.no_grad()
+def change(first: Gradients, second: Gradients) -> Change:
+    """Return the change from `first` to `second`; a missing gradient counts as 0."""
+    squared = inner(first, first)
+    length = float(squared.sqrt())
+    along = float(inner(first, second) / squared)
+    across = {p: g.sub(first[p], alpha=along) if p in first else g.clone() for p, g in second.items()}
+    across |= {p: g * -along for p, g in first.items() if p not in second}
+    return Change(along - 1, {p: g.div_(length) for p, g in across.items()})
+
+
+@torch.no_grad()
+def reused(first: Gradients, kept: Change, share: float) -> Gradients:
+    """Return `first` changed by `share` times what is kept, stretched to its length."""
+    factor = share * float(norm(first.values()))
+    spent = {p: g * (1 + share * kept.along) for p, g in first.items()}
+    for p, g in kept.across.items():
+        spent[p] = spent[p].add_(g, alpha=factor) if p in spent else g * factor
+    return spent
