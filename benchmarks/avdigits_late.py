@@ -1,6 +1,6 @@
 """Tune Joint, SAM and M-SAM on AV-digits with equal budgets, then compare them over seeds.
 
-    python benchmarks/avdigits_late.py tune         # 20 settings x 3 seeds a row; choice by validation accuracy
+    python benchmarks/avdigits_late.py tune         # 15 settings x 3 seeds a row; choice by validation accuracy
     python benchmarks/avdigits_late.py compare      # 10 seeds at the chosen settings, and controls
     msam report results/avdigits-late/runs --out results/avdigits-late
     msam report results/avdigits-late/runs results/avdigits-late/controls --out results/avdigits-late/with-controls
