@@ -5,6 +5,7 @@ python tools/build_catalogue.py --check   # fails if it is not what would be wri
 """
 
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,12 +45,21 @@ the same for a parameter disappears, one that changes from step to step does not
 | :--- | :--- |
 """
 
+FAULTS = """
+## Known faults
+
+Faults of public codes and of easy mistakes. The tests plant each one and see that a law catches it.
+
+"""
+FAULT = re.compile(r"def test_the_planted_fault_(?:of_)?(\w+?)_is_caught\(")
+
 
 def page() -> str:
     """Return the whole page."""
     found = entries()
     lines = [INTRODUCTION.rstrip("\n"), *map(_row, found)]
     lines += [PAIRS.rstrip("\n"), *(f"| [{e.name}](#{e.name}) | {e.pairs or '–'} |" for e in found)]
+    lines += [FAULTS.rstrip("\n"), "", *_faults()]
     for e in found:
         lines += _section(e)
     return "\n".join(lines) + "\n"
@@ -58,6 +68,13 @@ def page() -> str:
 def _row(e: Entry) -> str:
     cells = [f"[{e.name}](#{e.name})", *e[3:7], e.passes, e.fusions, e.modalities, e.variants or "–"]
     return "| " + " | ".join(cells) + " |"
+
+
+def _faults() -> Iterator[str]:
+    for path in sorted((PAGE.parents[1] / "tests" / "methods").glob("test_*.py")):
+        for name in FAULT.findall(path.read_text(encoding="utf-8")):
+            method = path.stem.removeprefix("test_")
+            yield f"- [{method}](#{method}): {name.replace('_', ' ')}"
 
 
 def _section(e: Entry) -> Iterator[str]:

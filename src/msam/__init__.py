@@ -11,7 +11,7 @@ Imports torch and nothing heavier; training, data and reports live in `msam.trai
 """
 
 from msam import shapley
-from msam.models import ConcatFusion, Fusion, MaxoutFusion, MultimodalModel, SumFusion
+from msam.models import ConcatFusion, Fusion, MaxoutFusion, MultimodalModel, SharedFusion, SumFusion
 from msam.sharpness import ASAM, FSAM, GAM, GNP, GSAM, MSAM, SAM, FisherSAM, ImbSAM, LookSAM, Sharpness
 from msam.types import Batch, Output
 
@@ -34,6 +34,7 @@ __all__ = [
     "MaxoutFusion",
     "MultimodalModel",
     "Output",
+    "SharedFusion",
     "Sharpness",
     "SumFusion",
     "shapley",

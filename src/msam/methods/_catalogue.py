@@ -76,11 +76,18 @@ def entries() -> list[Entry]:
 
 
 def choices(kind: type[Method]) -> dict[str, list[Any]]:
-    """Return the hyper-parameters that choose between words, each with its words, the default first."""
+    """Return the hyper-parameters that choose between words, each with its words, the default first.
+
+    One whose default is None leaves the choice to the method's variant.
+    """
     hints = typing.get_type_hints(kind)
     found = {}
     for field in dataclasses.fields(kind):
-        words = typing.get_args(hints[field.name]) if typing.get_origin(hints[field.name]) is typing.Literal else ()
-        if words:
+        annotation = hints[field.name]
+        kinds = [annotation, *typing.get_args(annotation)]
+        words = [w for k in kinds if typing.get_origin(k) is typing.Literal for w in typing.get_args(k)]
+        if words and field.default is not None:
             found[field.name] = [field.default, *(word for word in words if word != field.default)]
+        elif words:
+            found[field.name] = ["the variant's", *words]
     return found

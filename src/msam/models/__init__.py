@@ -15,6 +15,7 @@ __all__ = [
     "Fusion",
     "MaxoutFusion",
     "MultimodalModel",
+    "SharedFusion",
     "SumFusion",
     "build",
     "encoder",
