@@ -37,7 +37,8 @@ def modality_parts(
         if not weights:
             weights.append(_weights(rule, output, contributions, own))
         weight = weights[0]
-        dominant = int(torch.tensor(rule.kept).argmax())
+        assert rule.kept is not None
+        dominant = rule.kept.index(max(rule.kept))
         climbing = weight[dominant] * own[dominant if len(own) > 1 else 0]
         if len(own) == 1:
             staying = (weight.sum(0) - weight[dominant]) * own[0]
@@ -55,9 +56,8 @@ def _weights(
 ) -> Tensor:
     given = contributions(output) if callable(contributions) else contributions
     if given is None:
-        given = rule.kept if not rule.wants_contributions and not rule.by_sample else None
-        rule.agreed(given)
-        weight = torch.as_tensor(rule.kept)
+        rule.agreed(None)  # the kept ones, or an error that says what is missing
+        weight = torch.tensor(rule.kept, dtype=torch.float64)
     else:
         weight = torch.as_tensor(given).detach()
         if rule.by_sample and (weight.dim() != 2 or weight.shape[1] != len(own[0])):
@@ -65,8 +65,10 @@ def _weights(
                 f'weighting="sample" needs contributions (M, {len(own[0])}), received {tuple(weight.shape)}. Compute them '
                 'with reduction="none".'
             )
+        if rule.by_sample and not bool(((weight >= -1e-6).all(0) & ((weight.sum(0) - 1).abs() <= 1e-3)).all()):
+            raise ValueError("`contributions` must be finite, >= 0 and sum to 1 for every sample, (M, N).")
         rule.agreed(weight.mean(1) if weight.dim() == 2 else weight)
-        weight = weight if rule.by_sample else torch.as_tensor(rule.kept)
+        weight = weight if rule.by_sample else torch.tensor(rule.kept, dtype=torch.float64)
     return weight.to(own[0].device, own[0].dtype)
 
 

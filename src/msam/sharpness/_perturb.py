@@ -19,7 +19,7 @@ from msam.sharpness._climb import moved
 from msam.sharpness._common import Common, Contributions, Direction
 from msam.sharpness._radius import factors, initial_rates, radii, sound_radius
 from msam.sharpness._random import Replay
-from msam.sharpness._ranks import mean_over_ranks
+from msam.sharpness._ranks import mean_over_ranks, resharded
 from msam.sharpness._slots import Slots
 from msam.sharpness._tensors import (
     Gradients,
@@ -89,7 +89,7 @@ class Sharpness(ABC):
         self.model = model
         self.sync, self.monitor, self.rho_schedule = options["sync"], options["monitor"], options["rho_schedule"]
         self.exact = checks.one_of("memory", options["memory"], ("exact", "low")) == "exact"
-        self._replay = Replay(checks.one_of("rng", options["rng"], ("free", "replay")) == "replay")
+        self.replay = Replay(checks.one_of("rng", options["rng"], ("free", "replay")) == "replay")
         self.last: dict[str, float] = {}
         self.observed: Contributions | None = None
         self.completed = False
@@ -171,7 +171,8 @@ class Sharpness(ABC):
             RuntimeError: if the block made no gradient while climbing, stepped the optimizer, or is inside another one.
             ValueError: if the rule needs contributions and did not get sound ones.
         """
-        with self._climbed(contributions, self.model) as climbing:
+        self._whole_loss_serves()
+        with self._climbed(self.agreed(contributions), self.model) as climbing:
             yield climbing
 
     def complete(
@@ -186,7 +187,8 @@ class Sharpness(ABC):
             contributions: as for `perturbed`.
             model: whose BatchNorm statistics are held meanwhile; None for the rule's own.
         """
-        with self._climbed(contributions, model or self.model) as climbing:
+        self._whole_loss_serves()
+        with self._climbed(self.agreed(contributions), model or self.model) as climbing:
             if climbing:
                 again()
 
@@ -236,7 +238,7 @@ class Sharpness(ABC):
 
         `backward()`, the closure form and the training loop do so themselves; without replay it does nothing.
         """
-        return self._replay.step()
+        return self.replay.step()
 
     def observe(self, contributions: Contributions) -> None:
         """Tell the closure form this step's contributions; heard in the first pass only, ignored in the second."""
@@ -247,7 +249,11 @@ class Sharpness(ABC):
         """Return an optimizer for trainers that pass closures: `step(closure)` runs the closure twice.
 
         It shares parameter groups and state with the user's optimizer.
+
+        Raises:
+            RuntimeError: for a rule that looks at the loss of every sample.
         """
+        self._whole_loss_serves()
         from msam.sharpness._closure import ClosureOptimizer
 
         return ClosureOptimizer(self)
@@ -271,22 +277,26 @@ class Sharpness(ABC):
         saved = zip(parameters, memory or [None] * len(parameters), strict=True)
         self.remembered = {p: value.detach().clone().to(p.device) for p, value in saved if value is not None}
 
+    def _whole_loss_serves(self) -> None:
+        """Refuse a rule that splits the loss where the split cannot be made."""
+        if self.needs_samples:
+            raise RuntimeError(
+                f"{type(self).__name__} with these options looks at the loss of every sample, which neither a "
+                "perturbed() block nor a closure can see. Use "
+                "`sharpness.backward(model, inputs, losses, contributions, target=target)`."
+            )
+
     @contextmanager
     def _climbed(
-        self, contributions: Contributions | None, model: nn.Module | None, *, share: float | None = None
+        self, agreed: Contributions | None, model: nn.Module | None, *, share: float | None = None
     ) -> Iterator[bool]:
-        if self.needs_samples and share is None:
-            raise RuntimeError(
-                f"{type(self).__name__} with these options looks at the loss of every sample, which a perturbed() block "
-                "cannot see. Use `sharpness.backward(model, inputs, losses, contributions, target=target)`."
-            )
-        agreed = self.agreed(contributions)
         share = self.share(agreed) if share is None else share
         rhos = self._rhos(self.stretch(share))
         with self.slots.stashed() as first:
             instead = self.instead(first, share) if first and max(rhos.values()) > 0 else None
             climbing = {} if instead else self.scope(first, agreed)
-            with moved(self, climbing, rhos) as radius, self._replay.again(), held(model if radius else None):
+            resharded(model, climbing)
+            with moved(self, climbing, rhos) as radius, self.replay.again(), held(model if radius else None):
                 yield radius > 0
             second = self.slots.made()
             if radius and not second:
@@ -304,6 +314,7 @@ class Sharpness(ABC):
     def _completed(self) -> None:
         self.blocks += 1
         self.completed = True
+        self.replay.forget()
 
     def _spend(self, first: Gradients, second: Gradients, combine: Callable[[], Gradients]) -> None:
         """Put the combined gradient where the optimizer finds it, and report on both if it is time to."""

@@ -33,6 +33,11 @@ def replayed(state: RandomState) -> Iterator[None]:
         _set(now)
 
 
+def from_there(state: RandomState | None) -> AbstractContextManager[None]:
+    """Return `replayed(state)`; where there is no state, nothing happens."""
+    return nullcontext() if state is None else replayed(state)
+
+
 def _set(state: RandomState) -> None:
     torch.set_rng_state(state.cpu)
     for device, value in state.cuda.items():
@@ -58,6 +63,14 @@ class Replay:
             yield
         finally:
             self._drawn = None
+
+    def state(self) -> RandomState | None:
+        """Return where the random numbers stand, to begin `again` there; None where nothing is replayed."""
+        return random_state() if self.wanted else None
+
+    def forget(self) -> None:
+        """End the step: another one inside the same block would be given the draws of this one."""
+        self._drawn = None
 
     def again(self) -> AbstractContextManager[None]:
         """Stand around a later pass.

@@ -1,5 +1,6 @@
 """What climbing changed, kept for steps that do not climb."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -21,10 +22,15 @@ class Change(NamedTuple):
 
 @torch.no_grad()
 def change(first: Gradients, second: Gradients) -> Change:
-    """Return the change from `first` to `second`; a missing gradient counts as 0."""
-    squared = inner(first, first)
-    length = float(squared.sqrt())
-    along = float(inner(first, second) / squared)
+    """Return the change from `first` to `second`; a missing gradient counts as 0.
+
+    Nothing is kept of a second gradient that is not finite: the steps that reuse it would not be finite either.
+    """
+    length = float(norm(first.values()))  # divided by before squares are taken, which would vanish for a short gradient
+    unit = {p: g / length for p, g in first.items()}
+    along = float(inner(unit, {p: g / length for p, g in second.items()}))
+    if not math.isfinite(float(norm(second.values()))):
+        return Change(0.0, {})
     across = {p: g.sub(first[p], alpha=along) if p in first else g.clone() for p, g in second.items()}
     across |= {p: g * -along for p, g in first.items() if p not in second}
     return Change(along - 1, {p: g.div_(length) for p, g in across.items()})

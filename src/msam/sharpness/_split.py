@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from msam.sharpness._common import Contributions
-from msam.sharpness._tensors import Gradients, calls
+from msam.sharpness._tensors import Gradients, calls, kept
 
 if TYPE_CHECKING:
     from msam.sharpness._perturb import Sharpness
@@ -35,7 +35,7 @@ def backward_of_parts(
             at theta and at theta + eps, where the staying one is not looked at.
         present: as for `Sharpness.backward`.
         backward: as there.
-        contributions: gives `(M,)` once the first pass is made, for a rule whose scope depends on them.
+        contributions: gives the agreed `(M,)` once the first pass is made, for a rule whose scope depends on them.
     """
     forward, module = calls(model, inputs, present)
     rule.optimizer.zero_grad()
@@ -45,7 +45,7 @@ def backward_of_parts(
         stays: Gradients = {}
         if staying is not None:
             backward(staying, retain_graph=climbing is not None)
-            stays = rule.slots.made()
+            stays = kept(rule.slots.made())
             if climbing is not None:
                 rule.slots.put({})
         if climbing is None:

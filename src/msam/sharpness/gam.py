@@ -10,6 +10,7 @@ from torch import nn
 from msam.checks import Range, in_range
 from msam.sharpness._common import SHORTEST, Common, Contributions, Direction
 from msam.sharpness._perturb import Sharpness
+from msam.sharpness._radius import factors, radii
 from msam.sharpness._tensors import Gradients, displaced, held, inner, kept, norm
 
 
@@ -25,7 +26,7 @@ class GAM(Sharpness):
 
     `g1 - g0` is `rho_inner` times the gradient of `||grad L||` to first order, so `theta'` is where the gradient grows
     fastest. The paper states the penalty `rho max ||grad L||`; the decomposition of the last line and the weights are
-    those of the official code, which takes their absolute values.
+    those of the official code, which leaves the four weights free; here each pair sums to 1.
 
     It climbs three times a step, so it has no `perturbed()` block: call `complete(again)` after the first backward, or use
     `backward()` or the closure form.
@@ -33,7 +34,7 @@ class GAM(Sharpness):
     Arguments:
         optimizer: any torch optimizer.
         rho: radius of the outer climb, >= 0; at 0 nothing climbs.
-        rho_inner: radius of the inner climbs, >= 0; scheduled as `rho` is.
+        rho_inner: radius of the inner climbs, >= 0; scheduled as `rho` is, the same for all groups that climb.
         beta0: weight of the plain gradient, in [0, 1].
         beta1: weight of the inner climb at theta, in [0, 1].
         gamma: how much is taken away across, >= 0.
@@ -107,18 +108,23 @@ class GAM(Sharpness):
     def _climb_thrice(
         self, again: Callable[[], Any], g0: Gradients, rhos: dict[nn.Parameter, float], model: nn.Module | None
     ) -> None:
-        inner_rhos = {p: self.rho_inner * rho / self.rho if self.rho else 0.0 for p, rho in rhos.items()}
+        inner_rhos = self._inner_rhos(rhos)
         g1 = self._made_at(again, g0, inner_rhos, model)
         with self._at(_difference(g1, g0), rhos):
             g2 = self._made_at(again, {}, {}, model)
             g3 = self._made_at(again, g2, inner_rhos, model)
         self._spend(g0, g1, lambda: self._decomposed(g0, g1, g2, g3))
 
+    def _inner_rhos(self, rhos: dict[nn.Parameter, float]) -> dict[nn.Parameter, float]:
+        found = factors(self.rho_schedule, self.optimizer, self._initial_rates, self.blocks + 1)
+        inner_rhos = radii(self.optimizer, self.rho, lambda _, k: self.rho_inner * found[k])
+        return {p: rho if rhos[p] else 0.0 for p, rho in inner_rhos.items()}
+
     def _made_at(
         self, again: Callable[[], Any], along: Gradients, rhos: dict[nn.Parameter, float], model: nn.Module | None
     ) -> Gradients:
         self.slots.put({})
-        with self._at(along, rhos), self._replay.again(), held(model):
+        with self._at(along, rhos), self.replay.again(), held(model):
             again()
         made = {p: g.detach() for p, g in kept(self.slots.made()).items()}
         if not made:

@@ -8,7 +8,8 @@ from torch import nn
 from msam.checks import Range, in_range
 from msam.sharpness._common import Common, Direction
 from msam.sharpness._perturb import Sharpness
-from msam.sharpness._tensors import Gradients, blended, inner, norm
+from msam.sharpness._reuse import change
+from msam.sharpness._tensors import Gradients, blended, norm
 
 
 class LookSAM(Sharpness):
@@ -63,12 +64,9 @@ class LookSAM(Sharpness):
         return Direction(first, norm(first.values()))
 
     def combined(self, first: Gradients, second: Gradients, share: float) -> Gradients:
-        """Return the second gradient; what of it is orthogonal to the first is remembered."""
+        """Return the second gradient; the direction of what is orthogonal to the first is remembered."""
         if self.every > 1:
-            along = float(inner(first, second) / inner(first, first))
-            orthogonal = {p: g.sub(first[p], alpha=along) if p in first else g.clone() for p, g in second.items()}
-            unused = {p: g * -along for p, g in first.items() if p not in second}
-            self.remembered = {**orthogonal, **unused}
+            self.remembered = change(first, second).across
         return blended(first, second, share)
 
     def instead(self, first: Gradients, share: float) -> Gradients | None:

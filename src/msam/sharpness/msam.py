@@ -38,12 +38,14 @@ class MSAM(Sharpness):
 
     `scope="dominant"` climbs in the encoder of the dominant modality alone, "dominant+fusion" in its encoder, its head and
     the fusion, the radius an L2 norm over that scope (Sec. 3.2 speaks of the modality's own parameters). Now it matters
-    who dominates. Encoders that do not climb run once a step in `backward()`, which is cheaper than SAM.
+    who dominates. Encoders that do not climb run once a step in `backward()`, which is cheaper than SAM; not so where the
+    next two options split the loss, or with `every`.
 
     `weighting="sample"` takes the contributions of every sample, `L_d = mean_b nu_d,b L_b`: the losses are no multiples of
     one another, and the direction is not SAM's. `loss="response"` and `"masked"` give every modality a loss of its own,
     `L_m = nu_m CE(Phi_m, y)` of its Shapley logits (Sec. 3.6 writes L as such a sum), or `nu_m CE(f(x_m alone), y)` with
-    the others absent, the other reading of Algorithm 1, line 4. These need `backward()`.
+    the others absent, the other reading of Algorithm 1, line 4; both as coalitions are measured, the fusion in evaluation
+    mode. These need `backward()`.
 
     Arguments:
         optimizer: any torch optimizer.
@@ -109,6 +111,10 @@ class MSAM(Sharpness):
             raise ValueError(
                 'weighting="sample" and loss="response" or "masked" split the loss itself: `share`, `compensate` and '
                 "`every` do not go with them."
+            )
+        if self.by_sample and contributions_every > 1:
+            raise ValueError(
+                'weighting="sample" needs the contributions of every batch: `contributions_every` must be 1.'
             )
         super().__init__(optimizer, rho, model=model, **common)
 
