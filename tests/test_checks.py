@@ -1,7 +1,7 @@
 """One voice for errors: the rule, what was received, the way out."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import pytest
@@ -82,6 +82,31 @@ class TestArguments:
     @staticmethod
     def rule(a: Annotated[float, Range(ge=0)], b: Annotated[float | None, Range(lt=1)] = None, c: int = 0) -> None:
         """A function whose annotations carry ranges."""
+
+    @staticmethod
+    def choice(kind: Literal["late", "early"], form: Literal["paper"] | None = None, size: int = 0) -> None:
+        """A function whose annotations carry words."""
+
+    def test_words_are_read_off_an_annotation(self):
+        assert checks.parameter_words(Literal["late", "early"]) == ("late", "early")
+        assert checks.parameter_words(Literal["late", "early"] | None) == ("late", "early")
+        assert checks.parameter_words(int | None) == checks.parameter_words(str) == ()
+
+    @pytest.mark.parametrize("given", [{"kind": "late"}, {"kind": "early", "form": None, "size": 3}, {"other": 1}])
+    def test_a_word_of_the_choice_passes_and_so_does_none_where_it_is_admitted(self, given):
+        checks.arguments_among_words(self.choice, given)
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ({"kind": "lat"}, r"Unknown kind 'lat'\. Did you mean 'late'\? Known: early, late\."),
+            ({"kind": None}, "Unknown kind None"),
+            ({"kind": "late", "form": "papr"}, r"Unknown form 'papr'\. Did you mean 'paper'\?"),
+        ],
+    )
+    def test_any_other_word_is_refused(self, given, said):
+        with pytest.raises(ValueError, match=said):
+            checks.arguments_among_words(self.choice, given)
 
     def test_a_range_is_read_off_an_annotation(self):
         assert checks.parameter_range(Annotated[float, "note", Range(ge=0)]) == Range(ge=0)

@@ -90,6 +90,26 @@ def parameter_range(annotation: Any) -> Range | None:
     return None
 
 
+def parameter_words(annotation: Any) -> tuple[Any, ...]:
+    """Return the words that a `Literal[...]`, alone or beside None, leaves to choose from; none for other types."""
+    kinds = [annotation, *typing.get_args(annotation)]
+    return tuple(w for kind in kinds if typing.get_origin(kind) is typing.Literal for w in typing.get_args(kind))
+
+
+def arguments_among_words(function: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    """Check every argument whose annotation in `function` is a `Literal`; None is one where the type admits it.
+
+    Raises:
+        ValueError: for the first that is none of the words.
+    """
+    hints = typing.get_type_hints(function)
+    for name, value in arguments.items():
+        hint = hints.get(name)
+        words = parameter_words(hint)
+        if words and not (value is None and type(None) in typing.get_args(hint)):
+            one_of(name, value, words)
+
+
 def arguments_in_range(function: Callable[..., Any], arguments: dict[str, Any]) -> None:
     """Check every argument whose annotation in `function` carries a `Range`; None is let through.
 

@@ -10,6 +10,7 @@ import torch
 
 from msam import checks, methods, sharpness
 from msam.methods import About, Method
+from msam.methods._catalogue import choices
 from msam.types import Output
 from tests.contract._methods import ADMITTED, admitted, every_method, every_setting, remembered, reordered
 from tests.methods._toys import CLASSES, EARLY, FOUR, LATE, batch, built, close, enter, gradients, model, run_of, steps
@@ -87,6 +88,28 @@ def test_hyper_parameters_out_of_range_are_refused(name):
                     kind(**{field: bound + beyond})
         with pytest.raises(ValueError, match=f"`{field}` must be"):
             kind(**{field: math.nan})
+
+
+@every_method
+def test_words_that_are_no_choice_are_refused(name):
+    kind = methods.load(name)
+    for field, (default, *_) in choices(kind).items():
+        with pytest.raises(ValueError, match=f"Unknown {field} 'neither'"):
+            kind(**{field: "neither"})
+        if default != "the variant's":
+            with pytest.raises(ValueError, match=f"Unknown {field} None"):
+                kind(**{field: None})
+
+
+@every_method
+def test_a_window_that_ends_before_it_begins_is_refused(name):
+    kind = methods.load(name)
+    if not {"first_epoch", "last_epoch"} <= {field.name for field in dataclasses.fields(kind)}:
+        return
+    assert kind(first_epoch=3, last_epoch=3).last_epoch == 3
+    assert kind(first_epoch=3, last_epoch=None).first_epoch == 3
+    with pytest.raises(ValueError, match=r"`last_epoch` must be >= `first_epoch` \(3\), received 2"):
+        kind(first_epoch=3, last_epoch=2)
 
 
 @every_setting

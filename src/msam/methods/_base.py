@@ -144,14 +144,22 @@ class Method:
     hyper-parameters and, with the ranges written as `Annotated[float, Range(...)]`, their command line.
 
     Raises:
-        ValueError: on construction, if a hyper-parameter is out of its range.
+        ValueError: on construction, if a hyper-parameter is out of its range or not among its words, or if
+            `last_epoch` comes before `first_epoch`, where a method has such a window.
     """
 
     about: ClassVar[About] = About()
     """What the catalogue says of it."""
 
     def __post_init__(self) -> None:
-        checks.arguments_in_range(type(self), {f.name: getattr(self, f.name) for f in fields(self)})
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        checks.arguments_in_range(type(self), given)
+        checks.arguments_among_words(type(self), given)
+        first, last = given.get("first_epoch"), given.get("last_epoch")
+        if first is not None and last is not None and last < first:
+            raise ValueError(
+                f"`last_epoch` must be >= `first_epoch` ({first}), received {last}: the method would never act."
+            )
 
     def passes(self, modalities: int) -> Passes:
         """Return what one step costs with so many modalities, averaged over the run."""

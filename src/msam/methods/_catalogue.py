@@ -5,7 +5,7 @@ import inspect
 import typing
 from typing import Any, NamedTuple
 
-from msam import _registry
+from msam import _registry, checks
 from msam.methods._base import Method
 
 
@@ -83,9 +83,7 @@ def choices(kind: type[Method]) -> dict[str, list[Any]]:
     hints = typing.get_type_hints(kind)
     found = {}
     for field in dataclasses.fields(kind):
-        annotation = hints[field.name]
-        kinds = [annotation, *typing.get_args(annotation)]
-        words = [w for k in kinds if typing.get_origin(k) is typing.Literal for w in typing.get_args(k)]
+        words = checks.parameter_words(hints[field.name])
         if words and field.default is not None:
             found[field.name] = [field.default, *(word for word in words if word != field.default)]
         elif words:

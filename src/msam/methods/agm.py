@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from msam import checks, shapley
+from msam import shapley
 from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Passes, Run
@@ -130,11 +130,6 @@ class AGM(Method):
     variant: Literal["paper", "code"] = "paper"
     first_epoch: Annotated[int, Range(ge=1)] = 1
     last_epoch: Annotated[int | None, Range(ge=1)] = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.one_of("absent", self.absent, ("input", "feature"))
-        checks.one_of("variant", self.variant, ("paper", "code"))
 
     def passes(self, modalities: int) -> Passes:
         """Return what one step inside the window costs; the one sample of zeros is not counted."""

@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from msam import checks
 from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Run, per_sample_loss
@@ -18,7 +17,6 @@ from msam.methods._scores import accuracy
 from msam.models import MultimodalModel
 from msam.types import Batch, Output
 
-Variant = Literal["paper", "code"]
 Heard = dict[nn.Module, list[Tensor]]
 SMALLEST = 1e-8
 
@@ -122,11 +120,7 @@ class CGGM(Method):
     classifier_rate: Annotated[float, Range(gt=0)] = 0.5
     max_balance: Annotated[float | None, Range(gt=0)] = 2.0
     clip: Annotated[float | None, Range(gt=0)] = None
-    variant: Variant = "paper"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.one_of("variant", self.variant, get_args(Variant))
+    variant: Literal["paper", "code"] = "paper"
 
     def build(self, model: MultimodalModel, num_classes: int) -> MultimodalModel:
         """Add a classifier per modality whose last layer can be compared with the fusion's."""

@@ -96,7 +96,6 @@ class GBlending(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.one_of("strategy", self.strategy, ("offline", "online"))
         for weight in self.fixed:
             checks.in_range("fixed", weight, Range(ge=0, lt=math.inf))
         if self.fixed and not sum(self.fixed):

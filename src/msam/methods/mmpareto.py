@@ -1,12 +1,11 @@
 """MMPareto: the gradients of the fused loss and of a modality's own, joined without conflict (Wei, Hu, ICML 2024)."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from msam import checks
 from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Passes, Run, per_sample_loss
@@ -14,7 +13,6 @@ from msam.methods._gradients import flat, parameters, taken
 from msam.models import MultimodalModel
 from msam.types import Batch, Output
 
-Variant = Literal["paper", "code"]
 ROUNDING = 100.0  # in units of the type's epsilon: what is left of terms that cancel is no direction
 
 
@@ -98,11 +96,7 @@ class MMPareto(Method):
     )
 
     gamma: Annotated[float, Range(gt=0)] = 1.5
-    variant: Variant = "paper"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.one_of("variant", self.variant, get_args(Variant))
+    variant: Literal["paper", "code"] = "paper"
 
     def passes(self, modalities: int) -> Passes:
         """Return one forward and two backward passes, whatever the number of modalities."""

@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from msam import checks
 from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Run, Stage, per_sample_loss
@@ -123,12 +122,6 @@ class MSES(Method):
     unimodal_loss: bool | None = None
     restore: Literal["modality", "model", "none"] | None = None
     mode: Literal["lr", "grad"] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.one_of("variant", self.variant, FORMS)
-        checks.one_of("restore", self._form().restore, ("modality", "model", "none"))
-        checks.one_of("mode", self._form().mode, ("lr", "grad"))
 
     def build(self, model: MultimodalModel, num_classes: int) -> MultimodalModel:
         """Add a linear head per modality, if it has a loss of its own.

@@ -101,8 +101,6 @@ class MSLR(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.one_of("strategy", self.strategy, ("dynamic", "keep", "smooth"))
-        checks.one_of("mode", self.mode, ("lr", "grad"))
         for rate in self.rates:
             checks.in_range("rates", rate, Range(gt=0, lt=math.inf))
 

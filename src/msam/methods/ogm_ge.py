@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from msam import checks
 from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Run
@@ -100,10 +99,6 @@ class OGMGE(Method):
     extend: bool = False
     first_epoch: Annotated[int, Range(ge=1)] = 1
     last_epoch: Annotated[int | None, Range(ge=1)] = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.one_of("variant", self.variant, ("paper", "code"))
 
     def build(self, model: MultimodalModel, num_classes: int) -> MultimodalModel:
         """Return the model as it is.

@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, NamedTuple, get_args
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from msam import checks
 from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Passes, Run, per_sample_loss
@@ -17,7 +16,6 @@ from msam.methods._window import within
 from msam.models import MultimodalModel
 from msam.types import Batch, Output
 
-Variant = Literal["paper", "code"]
 SMALLEST = 1e-12
 
 
@@ -124,11 +122,7 @@ class PMR(Method):
     first_epoch: Annotated[int, Range(ge=1)] = 1
     last_epoch: Annotated[int | None, Range(ge=1)] = None
     extend: bool = False
-    variant: Variant = "paper"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.one_of("variant", self.variant, get_args(Variant))
+    variant: Literal["paper", "code"] = "paper"
 
     def passes(self, modalities: int) -> Passes:
         """Return one pass, and forward passes of the samples that make the prototypes (in every epoch of the window)."""

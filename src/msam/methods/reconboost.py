@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from msam import checks
 from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Passes, Run, Stage
@@ -143,8 +142,6 @@ class Reconboost(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.one_of("residual", self.residual, ("full", "true_class"))
-        checks.one_of("agreement", self.agreement, ("paper", "code"))
         if self.w2 > self.w1:
             raise ValueError(
                 f"`w2` must be <= `w1` ({self.w1}), received {self.w2}: where the ensemble is sure, the loss would turn."
