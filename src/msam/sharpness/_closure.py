@@ -4,6 +4,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
+
+from msam.sharpness._tensors import local
 
 if TYPE_CHECKING:
     from msam.sharpness._perturb import Sharpness
@@ -21,6 +24,7 @@ class ClosureOptimizer(torch.optim.Optimizer):
     def __init__(self, sharpness: "Sharpness") -> None:
         self.sharpness = sharpness
         self.base = sharpness.optimizer
+        self._cleared = False
         super().__init__(self.base.param_groups, self.base.defaults)
         self._share()
         self.base.register_load_state_dict_post_hook(self._share)
@@ -34,10 +38,11 @@ class ClosureOptimizer(torch.optim.Optimizer):
 
         Raises:
             RuntimeError: without a closure and without a completed `perturbed()` block: a trainer that drops the
-                closure (under a GradScaler, say) would silently train without the rule.
+                closure (under a GradScaler, say) would silently train without the rule. And if the closure adds to
+                gradients made before: a trainer that accumulates would make only its last micro-batch again.
         """
         if closure is None:
-            if not self.sharpness.completed and self._has_gradient():
+            if not self.sharpness.completed and self._a_gradient() is not None:
                 raise RuntimeError(
                     f"{type(self.sharpness).__name__} was stepped without a closure and without a completed perturbed() "
                     "block: it would train as the plain optimizer. Pass a closure, or run both passes by hand "
@@ -45,11 +50,18 @@ class ClosureOptimizer(torch.optim.Optimizer):
                 )
             return self.base.step()
         self.sharpness.observed = None
+        before, self._cleared = self._a_gradient(), False
         with torch.enable_grad(), self.sharpness.replayable():
             loss = closure()
+            self._nothing_added_to(before)
             self.sharpness.complete(closure, self.sharpness.observed)
         self.base.step()
         return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients, as the user's optimizer does."""
+        self._cleared = True
+        self.base.zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the user's optimizer: a checkpoint loads with the rule and without it."""
@@ -63,5 +75,16 @@ class ClosureOptimizer(torch.optim.Optimizer):
         self.param_groups = self.base.param_groups
         self.state = self.base.state
 
-    def _has_gradient(self) -> bool:
-        return any(p.grad is not None and bool(p.grad.any()) for group in self.param_groups for p in group["params"])
+    def _a_gradient(self) -> tuple[nn.Parameter, Tensor] | None:
+        """Return a parameter with a gradient that is not zero, and the gradient; None where there is none."""
+        made = ((p, p.grad) for group in self.param_groups for p in group["params"] if p.grad is not None)
+        return next(((p, grad) for p, grad in made if local(grad).any()), None)
+
+    def _nothing_added_to(self, before: tuple[nn.Parameter, Tensor] | None) -> None:
+        """Refuse a closure that left an earlier gradient where it was: backward adds to it in place."""
+        if before is not None and before[0].grad is before[1] and not self._cleared:
+            raise RuntimeError(
+                "The closure added to gradients that were there before: of several micro-batches, only the last would be "
+                "made again at theta + eps. Clear them in the closure with `zero_grad()`; to accumulate, run both passes "
+                "over all micro-batches by hand (`with sharpness.perturbed(): ...`)."
+            )

@@ -13,11 +13,42 @@ Gradients = dict[nn.Parameter, Tensor]
 
 
 def norm(tensors: Iterable[Tensor]) -> Tensor:
-    """Return the L2 norm of all tensors together, in float32 at least; a scalar on the first one's device."""
+    """Return the L2 norm of all tensors together, in float32 at least; a scalar on the first one's device.
+
+    Of sharded tensors (FSDP2's) it is that of the whole ones, summed over ranks.
+    """
     tensors = list(tensors)
     dtype = reduce(torch.promote_types, (t.dtype for t in tensors), torch.float32)
-    norms = torch._foreach_norm(tensors, 2, dtype)
-    return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
+    totals = []
+    for together in _by_mesh(tensors):
+        norms = torch._foreach_norm(together, 2, dtype)
+        totals.append(whole(torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))))
+    return totals[0] if len(totals) == 1 else torch.linalg.vector_norm(torch.stack(totals))
+
+
+def sharded(tensor: Tensor) -> bool:
+    """Tell whether a tensor is a DTensor; by what it can do, as importing their module takes longer than all of msam."""
+    return hasattr(tensor, "to_local")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this rank's part of a sharded tensor, sharing its memory; any other as it is."""
+    shard: Any = tensor
+    return shard.to_local() if sharded(tensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a sharded tensor put together from all ranks, which all must ask for it; any other as it is."""
+    shard: Any = tensor
+    return shard.full_tensor() if sharded(tensor) else tensor
+
+
+def _by_mesh(tensors: list[Tensor]) -> list[list[Tensor]]:
+    """Return the tensors in groups that one operation may take: plain ones, and those sharded over the same ranks."""
+    groups: dict[Any, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(getattr(tensor, "device_mesh", None), []).append(tensor)
+    return list(groups.values())
 
 
 @torch.no_grad()
@@ -25,7 +56,7 @@ def blended(first: Gradients, second: Gradients, share: float) -> Gradients:
     """Return `(1 - share) * first + share * second`; a missing gradient counts as 0. Overwrites the tensors of `second`."""
     both = [p for p in second if p in first]
     if both and share < 1:
-        torch._foreach_lerp_([second[p] for p in both], [first[p] for p in both], 1 - share)
+        torch._foreach_lerp_([local(second[p]) for p in both], [local(first[p]) for p in both], 1 - share)
     alone = {p: grad * share for p, grad in second.items() if p not in first}
     unused = {p: grad * (1 - share) for p, grad in first.items() if p not in second}
     return {**second, **alone, **unused}
@@ -44,22 +75,25 @@ def displaced(vectors: Gradients, scales: Mapping[nn.Parameter, float], *, exact
     From copies of theta, bit for bit; or, not exact, by subtracting the step again, to rounding and without the copies.
     """
     with torch.no_grad():
-        weights = {p: p.detach().clone() for p in vectors} if exact else {}
-    moved: list[tuple[list[Tensor], list[Tensor], float]] = []
+        weights = {p: local(p.detach()).clone() for p in vectors} if exact else {}
+    moved: list[tuple[list[nn.Parameter], list[Tensor], float]] = []
     try:
         with torch.no_grad():
             for scale in dict.fromkeys(scales.values()):
                 chosen = [p for p in vectors if scales[p] == scale]
-                step = ([p.detach() for p in chosen], [vectors[p] for p in chosen], scale)
-                torch._foreach_add_(step[0], step[1], alpha=scale)
-                moved.append(step)
+                added = [local(vectors[p]) for p in chosen]
+                torch._foreach_add_([local(p.detach()) for p in chosen], added, alpha=scale)
+                if not exact:
+                    moved.append((chosen, added, scale))
+                del added
+        vectors = {}  # a copy of the parameters less during the second pass, where they are not the gradients themselves
         yield
     finally:
         with torch.no_grad():
             if weights:
-                torch._foreach_copy_([p.detach() for p in weights], list(weights.values()))
-            for places, added, scale in [] if exact else reversed(moved):
-                torch._foreach_sub_(places, added, alpha=scale)
+                torch._foreach_copy_([local(p.detach()) for p in weights], list(weights.values()))
+            for chosen, steps, scale in reversed(moved):
+                torch._foreach_sub_([local(p.detach()) for p in chosen], steps, alpha=scale)
 
 
 @contextmanager
@@ -90,8 +124,10 @@ def inner(a: Gradients, b: Gradients) -> Tensor:
     if not both:
         return torch.zeros(())
     dtype = reduce(torch.promote_types, (a[p].dtype for p in both), torch.float32)
-    products = [(a[p].to(dtype) * b[p].to(dtype)).sum() for p in both]
-    return torch.stack([product.to(products[0].device) for product in products]).sum()
+    products = _by_mesh([(a[p].to(dtype) * b[p].to(dtype)).sum() for p in both])
+    device = products[0][0].device
+    totals = [whole(torch.stack([product.to(device) for product in together]).sum()) for together in products]
+    return totals[0] if len(totals) == 1 else torch.stack(totals).sum()
 
 
 @torch.no_grad()
