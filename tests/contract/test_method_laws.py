@@ -146,6 +146,22 @@ def test_where_it_is_not_defined_it_says_so_and_names_the_way_out(name, fusion, 
         assert f"method.{key}" in str(refused.value)
 
 
+@every_method
+def test_of_one_modality_it_says_that_it_needs_two_or_trains_its_encoder(name):
+    method, alone = methods.load(name)(), FOUR[:1]
+    try:
+        run = built(method, names=alone)
+    except ValueError as refused:
+        assert re.search("compares modalities and needs at least two, found .*Use joint training", str(refused))
+        return
+    for number in range(3):
+        run.begin_step(number + 1)
+        run.optimizer.zero_grad()
+        method.gradients(run, batch(number, names=alone))
+        assert all(p.grad.norm() > 1e-4 for p in run.network.encoders.parameters())
+        run.optimizer.step()
+
+
 @every_setting
 def test_it_returns_an_output_with_features_and_leaves_gradients(name, fusion, names):
     method = admitted(name, fusion, names)

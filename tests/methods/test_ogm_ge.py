@@ -485,6 +485,13 @@ def test_convolutions_are_asked_for_by_the_code_where_there_are_none():
     assert OGMGE(variant="code").build(network, CLASSES) is network
 
 
+@pytest.mark.parametrize("variant", ["paper", "code"])
+def test_an_encoder_without_parameters_is_refused(variant):
+    bare = MultimodalModel({name: nn.Flatten() for name in PAIR}, SumFusion(dict.fromkeys(PAIR, 6), CLASSES))
+    with pytest.raises(ValueError, match=r"that of 'audio' has no parameters: nothing would happen"):
+        OGMGE(variant=variant).build(bare, CLASSES)
+
+
 @pytest.mark.parametrize(("fusion", "names"), [("late", NAMES), ("maxout", PAIR), ("early", FOUR)])
 def test_what_the_paper_leaves_undefined_is_refused_with_the_way_out(fusion, names):
     found = rf"found {len(names)} modalities and {'Sum' if fusion == 'late' else 'Maxout'}Fusion"

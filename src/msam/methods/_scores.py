@@ -15,6 +15,19 @@ Source = Literal["fusion", "heads", "shapley"]
 SMALLEST = 1e-8
 
 
+def compared(title: str, network: MultimodalModel) -> MultimodalModel:
+    """Return the model, whose modalities the method called `title` compares with one another.
+
+    Raises:
+        ValueError: if there is only one: nothing can be told from it.
+    """
+    if len(network.modalities) < 2:
+        raise ValueError(
+            f"{title} compares modalities and needs at least two, found {list(network.modalities)}. Use joint training."
+        )
+    return network
+
+
 def modality_logits(network: MultimodalModel, output: Output, source: Source = "fusion") -> dict[str, Tensor]:
     """Return modality -> `(N, C)` logits, without a graph.
 

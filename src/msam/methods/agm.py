@@ -11,7 +11,7 @@ from msam import shapley
 from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Passes, Run
-from msam.methods._scores import cross_entropy
+from msam.methods._scores import compared, cross_entropy
 from msam.methods._window import within
 from msam.models import MultimodalModel
 from msam.models.multimodal import where_present
@@ -99,7 +99,7 @@ class AGM(Method):
     The paper is the default: one set of features, no stale scales, half the cost. For both, BatchNorm statistics are
     updated once per step, by the full pass. The paper has no cap; the code has 10 for CREMA-D (the default: without one a
     single batch can overflow), 7 for UR-FUNNY, none elsewhere. Its alpha is 1.5 on CREMA-D, 2.5 on AV-MNIST, 4 to 6 on
-    UR-FUNNY, its window by default epochs 0 to 20. Its conditional clipping of gradients is left to the optimizer.
+    UR-FUNNY, its window by default epochs 0 to 20. Its conditional clipping of gradients is left out.
 
     Any fusion, two to twelve modalities; `2^M - 2` coalitions go through the fusion, in one call.
 
@@ -141,12 +141,8 @@ class AGM(Method):
         Raises:
             ValueError: for one modality, or more than twelve.
         """
-        if len(model.modalities) < 2:
-            raise ValueError(
-                f"AGM compares modalities and needs at least two, found {list(model.modalities)}. Use joint training."
-            )
         shapley.coalitions(len(model.modalities))
-        return model
+        return compared("AGM", model)
 
     def gradients(self, run: Run, batch: Batch) -> Output:
         """Make the gradients; the second pass of a rule reuses the scales of the first."""

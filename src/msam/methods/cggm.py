@@ -13,7 +13,7 @@ from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Run, per_sample_loss
 from msam.methods._gradients import parameters, scale
-from msam.methods._scores import accuracy
+from msam.methods._scores import accuracy, compared
 from msam.models import MultimodalModel
 from msam.types import Batch, Output
 
@@ -88,7 +88,7 @@ class CGGM(Method):
     classifiers an optimizer of their own at half the learning rate; here they are in the one optimizer with a factor on
     their rate. The code clips all gradients but the classifiers' at 0.8; no clipping by default, see `clip`.
 
-    Any number of modalities. Any fusion whose last layer is linear: where its columns meet the features (late, concat) the
+    Any number of modalities, from two. Any fusion whose last layer is linear: where its columns meet the features (late, concat) the
     classifier is linear and of their shape, elsewhere (early) it has a hidden layer of the width of that last layer.
     `B` of the first pass of a sharpness rule is kept in the second, and so is what the code remembers of the batch before;
     both passes are clipped, and so is whatever a rule mixes of them.
@@ -123,7 +123,12 @@ class CGGM(Method):
     variant: Literal["paper", "code"] = "paper"
 
     def build(self, model: MultimodalModel, num_classes: int) -> MultimodalModel:
-        """Add a classifier per modality whose last layer can be compared with the fusion's."""
+        """Add a classifier per modality whose last layer can be compared with the fusion's.
+
+        Raises:
+            ValueError: for one modality: its balance would be 0, and its encoder would rest.
+        """
+        compared("CGGM", model)
         width, dims = _columns(model, model.modalities[0]).shape[1], model.fusion.dims
         meets = model.fusion.splits and all(_columns(model, name).shape[1] == dim for name, dim in dims.items())
         model.add_heads(num_classes, hidden=None if meets else width)

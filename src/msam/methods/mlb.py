@@ -10,7 +10,7 @@ from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Run, per_sample_loss
 from msam.methods._gradients import parameters, scale
-from msam.methods._scores import modality_logits, target_probability
+from msam.methods._scores import compared, modality_logits, target_probability
 from msam.methods._window import within
 from msam.models import MultimodalModel
 from msam.types import Batch, Output
@@ -89,11 +89,7 @@ class MLB(Method):
         Raises:
             ValueError: for one modality.
         """
-        if len(model.modalities) < 2:
-            raise ValueError(
-                f"MLB compares modalities and needs at least two, found {list(model.modalities)}. Use joint training."
-            )
-        model.add_heads(num_classes)
+        compared("MLB", model).add_heads(num_classes)
         return model
 
     def loss(self, run: Run, output: Output, batch: Batch) -> Tensor:

@@ -11,7 +11,7 @@ from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Run
 from msam.methods._gradients import parameters, scale
-from msam.methods._scores import modality_logits, target_probability
+from msam.methods._scores import compared, modality_logits, target_probability
 from msam.methods._window import within
 from msam.models import MultimodalModel
 from msam.types import Batch, Output
@@ -105,13 +105,9 @@ class OGMGE(Method):
 
         Raises:
             ValueError: for one modality, for more than two or an early fusion without `extend`, and for an encoder without
-                convolutions with `variant="code"`.
+                parameters, or without convolutions with `variant="code"`.
         """
-        count, fusion = len(model.modalities), model.fusion
-        if count < 2:
-            raise ValueError(
-                f"OGM-GE compares modalities and needs at least two, found {list(model.modalities)}. Use joint training."
-            )
+        count, fusion = len(compared("OGM-GE", model).modalities), model.fusion
         if not self.extend and (count > 2 or not fusion.splits):
             raise ValueError(
                 f"OGM-GE is defined for two modalities and a late fusion (late or concat), found {count} modalities and "
@@ -119,6 +115,11 @@ class OGMGE(Method):
                 "early fusion."
             )
         for name in model.modalities:
+            if not parameters(model, name, ("encoder",)):
+                raise ValueError(
+                    f"OGM-GE modulates encoders, and that of {name!r} has no parameters: nothing would happen to it. Use "
+                    "a method that works on the losses, uniform or gblending for instance."
+                )
             if not self._modulated(model, name):
                 raise ValueError(
                     f"OGM-GE with `method.variant code` modulates convolution weights alone, and the encoder of {name!r} "

@@ -12,6 +12,7 @@ from torch.nn import functional
 from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Passes, Run, per_sample_loss
+from msam.methods._scores import compared
 from msam.methods._window import within
 from msam.models import MultimodalModel
 from msam.types import Batch, Output
@@ -129,13 +130,17 @@ class PMR(Method):
         return Passes(forward=1.0 + self.fraction)
 
     def build(self, model: MultimodalModel, num_classes: int) -> MultimodalModel:
-        """Refuse more than two modalities unless they are asked for; the model is as it was."""
+        """Return the model as it is.
+
+        Raises:
+            ValueError: for one modality, and for more than two unless they are asked for.
+        """
         if len(model.modalities) > 2 and not self.extend:
             raise ValueError(
                 f"PMR is defined for 2 modalities, received {len(model.modalities)}: {', '.join(model.modalities)}. Set "
                 "`method.extend true` (an extension of ours) to compare each with the best and the slowest."
             )
-        return model
+        return compared("PMR", model)
 
     def gradients(self, run: Run, batch: Batch) -> Output:
         """Make the epoch's prototypes before anything of its first step is done, then the gradients."""
