@@ -233,7 +233,8 @@ def sound(contributions: Contributions | None) -> list[float]:
             "MSAM needs the contributions of the modalities, received None. Compute them from the first pass: "
             "shapley.contributions(shapley.coalition_logits(model, output.features), target)."
         )
-    values = torch.as_tensor(contributions).tolist()
+    given = contributions if isinstance(contributions, Tensor) else torch.as_tensor(contributions, dtype=torch.float64)
+    values = given.tolist()
     if (
         not isinstance(values, list)
         or not values
