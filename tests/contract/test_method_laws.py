@@ -149,10 +149,13 @@ def test_where_it_is_not_defined_it_says_so_and_names_the_way_out(name, fusion, 
 @every_method
 def test_of_one_modality_it_says_that_it_needs_two_or_trains_its_encoder(name):
     method, alone = methods.load(name)(), FOUR[:1]
+    refused = ""
     try:
         run = built(method, names=alone)
-    except ValueError as refused:
-        assert re.search("compares modalities and needs at least two, found .*Use joint training", str(refused))
+    except ValueError as error:
+        refused = str(error)
+    if refused:
+        assert re.search("compares modalities and needs at least two, found .*Use joint training", refused)
         return
     for number in range(3):
         run.begin_step(number + 1)

@@ -88,8 +88,9 @@ class CGGM(Method):
     classifiers an optimizer of their own at half the learning rate; here they are in the one optimizer with a factor on
     their rate. The code clips all gradients but the classifiers' at 0.8; no clipping by default, see `clip`.
 
-    Any number of modalities, from two. Any fusion whose last layer is linear: where its columns meet the features (late, concat) the
-    classifier is linear and of their shape, elsewhere (early) it has a hidden layer of the width of that last layer.
+    From two modalities on, any number. Any fusion whose last layer is linear: where its columns meet the features (late,
+    concat) the classifier is linear and of their shape, elsewhere (early) it has a hidden layer of the width of that last
+    layer.
     `B` of the first pass of a sharpness rule is kept in the second, and so is what the code remembers of the batch before;
     both passes are clipped, and so is whatever a rule mixes of them.
 

@@ -8,10 +8,11 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from msam import checks
+from msam import checks, shapley
 from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Run, Stage, per_sample_loss
+from msam.methods._heads import head_losses
 from msam.models import MultimodalModel
 from msam.types import Batch, Output
 
@@ -183,17 +184,14 @@ class GBlending(Method):
 @torch.no_grad()
 def _mean_losses(run: Run, start: float, stop: float) -> Tensor:
     """Return each head's mean loss per sample over a part of the training samples, in evaluation mode."""
-    training = {module: module.training for module in run.network.modules()}
-    run.network.eval()
-    collected = []
-    for batch in run.train_batches(start, stop):
-        losses = _per_sample_losses(run, run.network(batch.inputs, batch.present), batch)
-        collected.append(torch.stack(losses).cpu().double())
-    for module, flag in training.items():
-        module.training = flag
-    return torch.cat(collected, 1).mean(1)
+    with shapley.evaluating(run.network):
+        losses = [
+            torch.stack(_per_sample_losses(run, run.network(batch.inputs, batch.present), batch)).cpu().double()
+            for batch in run.train_batches(start, stop)
+        ]
+    return torch.cat(losses, 1).mean(1)
 
 
 def _per_sample_losses(run: Run, output: Output, batch: Batch) -> list[Tensor]:
-    logits = [*run.network.head_logits(output.features).values(), output.logits]
-    return [per_sample_loss(z, batch.target) for z in logits]
+    # apart, as the heads that rest in an estimate are to have no gradient: weight decay moves what has one of zero
+    return [*head_losses(run, output, batch), per_sample_loss(output.logits, batch.target)]

@@ -10,6 +10,7 @@ from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Run, per_sample_loss
 from msam.methods._gradients import parameters, scale
+from msam.methods._heads import head_losses
 from msam.methods._scores import compared, modality_logits, target_probability
 from msam.methods._window import within
 from msam.models import MultimodalModel
@@ -94,8 +95,7 @@ class MLB(Method):
 
     def loss(self, run: Run, output: Output, batch: Batch) -> Tensor:
         """Return the fused loss plus each head's."""
-        heads = run.network.head_logits(output.features).values()
-        own = torch.stack([per_sample_loss(logits, batch.target) for logits in heads]).sum(0)
+        own = head_losses(run, output, batch).sum(0)
         return per_sample_loss(output.logits, batch.target) + self.weight * own
 
     def modulate(self, run: Run, output: Output, batch: Batch) -> None:

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from msam.checks import Range
 from msam.methods._about import About
-from msam.methods._base import Method, Passes, Run, per_sample_loss
+from msam.methods._base import Method, Passes, Run
 from msam.methods._gradients import flat, parameters, taken
+from msam.methods._heads import head_losses
 from msam.models import MultimodalModel
 from msam.types import Batch, Output
 
@@ -114,8 +115,7 @@ class MMPareto(Method):
         run.backward(fused if output.extra_loss is None else fused + output.extra_loss, retain_graph=True)
         encoders = {name: parameters(run.network, name, ("encoder",)) for name in run.modalities}
         multimodal = {name: taken(chosen) for name, chosen in encoders.items()}
-        heads = run.network.head_logits(output.features)
-        run.backward(torch.stack([per_sample_loss(logits, batch.target).mean() for logits in heads.values()]).sum())
+        run.backward(head_losses(run, output, batch).mean(1).sum())
         weights = [self._join(run, name, multimodal[name], taken(chosen)) for name, chosen in encoders.items()]
         run.notes["coefficients"] = [round(1 - w_mm, 6) for w_mm in weights]
         return output

@@ -13,6 +13,7 @@ from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Run, Stage, per_sample_loss
 from msam.methods._gradients import parameters, scale
+from msam.methods._heads import head_losses
 from msam.models import MultimodalModel
 from msam.types import Batch, Output
 
@@ -149,10 +150,7 @@ class MSES(Method):
     def loss(self, run: Run, output: Output, batch: Batch) -> Tensor:
         """Return the fused loss plus each head's."""
         fused = per_sample_loss(output.logits, batch.target)
-        if not self._form().unimodal_loss:
-            return fused
-        heads = run.network.head_logits(output.features).values()
-        return fused + torch.stack([per_sample_loss(logits, batch.target) for logits in heads]).sum(0)
+        return fused + head_losses(run, output, batch).sum(0) if self._form().unimodal_loss else fused
 
     def modulate(self, run: Run, output: Output, batch: Batch) -> None:
         """Take the gradients of stopped modalities away, where freezing has not."""

@@ -1,14 +1,14 @@
 """PMR: prototypical modal rebalance (Fan, Xu, Wang, Wang, Guo, CVPR 2023)."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from msam import shapley
 from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Passes, Run, per_sample_loss
@@ -227,7 +227,7 @@ def _class_sums(run: Run, batches: Iterator[Batch]) -> tuple[dict[str, Tensor], 
     """Return modality -> sums of its features by class `(C, d)`, and how many samples `(C,)`, in evaluation mode."""
     sums: dict[str, Tensor] = {}
     counts: dict[str, Tensor] = {}
-    with _evaluating(run.network):
+    with shapley.evaluating(run.network):
         for batch in batches:
             for place, (name, h) in enumerate(run.network.encode(batch.inputs).items()):
                 of_class = functional.one_hot(batch.target.long(), run.num_classes).to(h)
@@ -236,14 +236,3 @@ def _class_sums(run: Run, batches: Iterator[Batch]) -> tuple[dict[str, Tensor], 
                 sums[name] = sums.get(name, 0) + of_class.T @ h
                 counts[name] = counts.get(name, 0) + of_class.sum(0)
     return sums, counts
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -1,7 +1,6 @@
 """UMT: uni-modal teachers, Du, Li, Liu, Wen, Hua, Wang and Zhao, arXiv 2021."""
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Passes, Run, Stage, per_sample_loss
+from msam.methods._heads import head_losses
 from msam.models import MultimodalModel
 from msam.types import Batch, Output
 
@@ -103,14 +103,12 @@ class Umt(Method):
     def loss(self, run: Run, output: Output, batch: Batch) -> Tensor:
         """Return the heads' losses for the teachers, the fused loss plus the pull for the student."""
         if self._teaching(run):
-            heads = run.network.head_logits(output.features)
-            own = {name: per_sample_loss(logits, batch.target) for name, logits in heads.items()}
-            return _summed(own, batch)
+            return _summed(head_losses(run, output, batch), batch)
         fused = per_sample_loss(output.logits, batch.target)
         if not self.weight:
             return fused
         taught = run.once("taught", lambda: _taught(run.state["teachers"], batch))
-        pulls = {name: distance(taught[name], feature) for name, feature in output.features.items()}
+        pulls = torch.stack([distance(taught[name], feature) for name, feature in output.features.items()])
         return fused + self.weight * _summed(pulls, batch)
 
     def _teaching(self, run: Run) -> bool:
@@ -122,10 +120,9 @@ def _taught(teachers: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
     return {name: teacher(batch.inputs[name]) for name, teacher in teachers.items()}
 
 
-def _summed(terms: Mapping[str, Tensor], batch: Batch) -> Tensor:
-    """Return the sum over modalities of terms `(N,)`, without those of modalities that a sample lacks."""
-    stacked = torch.stack(list(terms.values()), 1)
-    return (stacked if batch.present is None else stacked.where(batch.present, stacked.new_zeros(()))).sum(1)
+def _summed(terms: Tensor, batch: Batch) -> Tensor:
+    """Return the sum over modalities of terms `(M, N)`, without those of modalities that a sample lacks."""
+    return (terms if batch.present is None else terms.where(batch.present.T, terms.new_zeros(()))).sum(0)
 
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Run, per_sample_loss
+from msam.methods._heads import head_losses
 from msam.models import MultimodalModel
 from msam.types import Batch, Output
 
@@ -44,6 +45,5 @@ class Uniform(Method):
 
     def loss(self, run: Run, output: Output, batch: Batch) -> Tensor:
         """Return the fused loss plus each head's."""
-        heads = run.network.head_logits(output.features).values()
-        own = sum((per_sample_loss(logits, batch.target) for logits in heads), start=output.logits.new_zeros(()))
+        own = head_losses(run, output, batch).sum(0)
         return per_sample_loss(output.logits, batch.target) + self.weight * own

@@ -134,22 +134,16 @@ def _collected(
 ) -> tuple[Tensor, Mapping[str, Tensor], Tensor]:
     coalitions, targets = [], []
     heads: dict[str, list[Tensor]] = {}
-    training = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with torch.no_grad():
-            for batch in map(prepare, batches(split, in_chunks(range(len(split)), EVALUATION_BATCH))):
-                output = network(batch.inputs, batch.present)
-                if not output.logits.isfinite().all() and (unsound := unsound_input(batch)):
-                    raise ValueError(f"{unsound} of a split of {len(split)} samples. Clean the data.")
-                given = output.features if absent == "feature" else batch.inputs
-                coalitions.append(shapley.coalition_logits(network, given, absent=absent).float())  # type: ignore[arg-type]
-                for name, logits in _head_logits(network, output.features).items():
-                    heads.setdefault(name, []).append(logits)
-                targets.append(batch.target)
-    finally:
-        for module, flag in training.items():
-            module.training = flag
+    with shapley.evaluating(network), torch.no_grad():
+        for batch in map(prepare, batches(split, in_chunks(range(len(split)), EVALUATION_BATCH))):
+            output = network(batch.inputs, batch.present)
+            if not output.logits.isfinite().all() and (unsound := unsound_input(batch)):
+                raise ValueError(f"{unsound} of a split of {len(split)} samples. Clean the data.")
+            given = output.features if absent == "feature" else batch.inputs
+            coalitions.append(shapley.coalition_logits(network, given, absent=absent).float())  # type: ignore[arg-type]
+            for name, logits in _head_logits(network, output.features).items():
+                heads.setdefault(name, []).append(logits)
+            targets.append(batch.target)
     return torch.cat(coalitions, 1), {name: torch.cat(logits) for name, logits in heads.items()}, torch.cat(targets)
 
 
