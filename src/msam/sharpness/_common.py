@@ -22,8 +22,8 @@ class Common(TypedDict, total=False):
         monitor: every that many climbs put `gradient_change` and `cosine` into `last`; 0 = never.
         rho_schedule: how the radius goes on: constant, inverse_sqrt (rho / sqrt(t) at step t), learning_rate (in
             proportion to each group's rate), or a function from t = 1, 2, .. to the factor.
-        memory: exact (weights come back from copies, bit for bit), low (by subtracting the step: one copy of the
-            parameters less, weights come back to rounding).
+        memory: exact (weights come back from copies, bit for bit), low (by subtracting the step, to rounding: one copy of
+            the parameters less where the climb is along the gradients themselves; not for ASAM, Fisher SAM and F-SAM).
         rng: free, or replay (the second pass drops out what the first did); for `backward()` and the closure form.
     """
 
