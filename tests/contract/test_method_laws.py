@@ -112,6 +112,16 @@ def test_a_window_that_ends_before_it_begins_is_refused(name):
         kind(first_epoch=3, last_epoch=2)
 
 
+@every_method
+def test_a_window_that_the_run_does_not_reach_is_refused(name):
+    kind = methods.load(name)
+    if "first_epoch" not in {field.name for field in dataclasses.fields(kind)}:
+        return
+    built(kind(first_epoch=3), names=FOUR[:2], epochs=3)
+    with pytest.raises(ValueError, match=r"`first_epoch` must be <= the epochs of the run \(2\), received 3"):
+        built(kind(first_epoch=3), names=FOUR[:2], epochs=2)
+
+
 @every_setting
 def test_same_seed_same_weights(name, fusion, names):
     method = admitted(name, fusion, names)

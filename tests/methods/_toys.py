@@ -31,12 +31,12 @@ def batch(seed: int = 0, size: int = 8, dtype: torch.dtype = torch.float64, name
     return Batch(inputs, torch.randint(CLASSES, (size,), generator=generator))
 
 
-def run_of(network: MultimodalModel, optimizer: torch.optim.Optimizer | None = None) -> Run:
+def run_of(network: MultimodalModel, optimizer: torch.optim.Optimizer | None = None, epochs: int = 2) -> Run:
     return Run(
         model=network,
         network=network,
         optimizer=optimizer or torch.optim.SGD(network.parameter_groups(), lr=0.1),
-        epochs=2,
+        epochs=epochs,
         num_classes=CLASSES,
         generator=torch.Generator().manual_seed(0),
         backward=lambda loss, retain_graph=False: loss.backward(retain_graph=retain_graph),
@@ -51,10 +51,10 @@ def in_one_order(names: Sequence[str]) -> Sequence[str]:
     return [name for name in FOUR if name in names] or names
 
 
-def built(method: Method, fusion: str = "late", seed: int = 0, names: Sequence[str] = NAMES) -> Run:
+def built(method: Method, fusion: str = "late", seed: int = 0, names: Sequence[str] = NAMES, epochs: int = 2) -> Run:
     """Return a run at its first step, as the loop prepares it."""
     network = method.build(model(fusion, seed, names=names), CLASSES).double()
-    run = run_of(network)
+    run = run_of(network, epochs=epochs)
     enter(method, run, 0)
     run.begin_step(1)
     return run

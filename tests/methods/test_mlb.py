@@ -200,7 +200,7 @@ def test_heads_are_added_one_linear_per_modality_beside_those_of_the_fusion():
 def test_outside_the_window_it_is_uniform_training_of_the_same_weight(weight):
     method = MLB(weight=weight, first_epoch=3, last_epoch=5)
     for epoch in (1, 2, 6):
-        run, plain = built(method), built(method)
+        run, plain = built(method, epochs=6), built(method, epochs=6)
         run.epoch = epoch
         after, expected = made(method, run), made(Uniform(weight=weight), plain)
         for key, grad in after.items():
@@ -211,7 +211,7 @@ def test_outside_the_window_it_is_uniform_training_of_the_same_weight(weight):
 @pytest.mark.parametrize("epoch", [3, 4, 5])
 def test_inside_the_window_it_acts_both_ends_included(epoch):
     method = MLB(first_epoch=3, last_epoch=5)
-    run, plain = built(method), built(method)
+    run, plain = built(method, epochs=6), built(method, epochs=6)
     run.epoch = epoch
     after, expected = made(method, run), made(Uniform(), plain)
     assert len(run.notes["coefficients"]) == 3

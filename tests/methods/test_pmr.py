@@ -487,7 +487,7 @@ def test_entropies_are_of_the_first_epochs_of_the_window():
     for epoch in (3, 4, 5):
         for mu in (0.0, 1.0):
             method = PMR(mu=mu, entropy_epochs=2, first_epoch=3)
-            run = built(method, names=TWO)
+            run = built(method, names=TWO, epochs=5)
             slower_first(run, x)
             run.epoch = epoch
             made[mu] = acted(method, run, x)

@@ -179,7 +179,16 @@ class Method:
         Things with a `state_dict` are put into `run.state` here, at `k = 0`, if they are not there yet: a run that is gone
         on with asks for stage 0, loads what was saved into them, and then asks for the stage it was in. Stages are also
         asked for ahead, to know how long the run is.
+
+        Raises:
+            ValueError: if the run ends before `first_epoch`, where a method has such a window.
         """
+        first = getattr(self, "first_epoch", 1)
+        if first > run.epochs:
+            raise ValueError(
+                f"`first_epoch` must be <= the epochs of the run ({run.epochs}), received {first}: the method would "
+                "never act."
+            )
         return Stage(run.epochs) if k == 0 else None
 
     def stage_begin(self, run: Run) -> None:
