@@ -89,6 +89,12 @@ class Sharpness(ABC):
         self.model = model
         self.sync, self.monitor, self.rho_schedule = options["sync"], options["monitor"], options["rho_schedule"]
         self.exact = checks.one_of("memory", options["memory"], ("exact", "low")) == "exact"
+        low = [p.dtype for p in self.slots.parameters() if p.dtype in (torch.bfloat16, torch.float16)]
+        if low and not self.exact:
+            raise ValueError(
+                f'memory="low" needs parameters of float32 or better, found {low[0]}: what is added and subtracted again '
+                'would be rounded away. Use memory="exact".'
+            )
         self.replay = Replay(checks.one_of("rng", options["rng"], ("free", "replay")) == "replay")
         self.last: dict[str, float] = {}
         self.observed: Contributions | None = None
