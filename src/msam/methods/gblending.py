@@ -162,18 +162,12 @@ class GBlending(Method):
     def loss(self, run: Run, output: Output, batch: Batch) -> Tensor:
         """Return the loss of the unimodal heads, of the fused head, or the blend."""
         losses = _per_sample_losses(run, output, batch)
-        if self.fixed or run.stage % 3 == 2:
-            return torch.stack([w * loss for w, loss in zip(self._weights(run), losses, strict=True)]).sum(0)
-        return torch.stack(losses[:-1]).sum(0) if run.stage % 3 == 0 else losses[-1]
-
-    def modulate(self, run: Run, output: Output, batch: Batch) -> None:
-        """Note the weights of the blend."""
-        if self.fixed or run.stage % 3 == 2:
-            *unimodal, fused = (round(weight, 6) for weight in self._weights(run))
-            run.notes.update(coefficients=unimodal, fused=fused)
-
-    def _weights(self, run: Run) -> list[float]:
-        return [w / sum(self.fixed) for w in self.fixed] if self.fixed else run.state["weights"]
+        if not self.fixed and run.stage % 3 < 2:
+            return torch.stack(losses[:-1]).sum(0) if run.stage % 3 == 0 else losses[-1]
+        blend = [w / sum(self.fixed) for w in self.fixed] if self.fixed else run.state["weights"]
+        *unimodal, fused = (round(weight, 6) for weight in blend)
+        run.notes.update(coefficients=unimodal, fused=fused)
+        return torch.stack([w * loss for w, loss in zip(blend, losses, strict=True)]).sum(0)
 
     def _losses(self, run: Run) -> Tensor:
         """Return mean losses on what trains and on what is held out, `(2, M + 1)`."""

@@ -64,8 +64,8 @@ def whole_step(rule: Sharpness, method: Method) -> bool:
     if rule.needs_samples and not plain:
         raise ValueError(
             f"{type(rule).__name__} with these options splits the loss of every sample, and {type(method).__name__} makes "
-            "or changes gradients in its own way: they do not go together. Choose a method of the objective family (joint, "
-            "uniform), or a sharpness rule that climbs with the whole loss."
+            "or changes gradients in its own way: they do not go together. Choose a method that adds losses and no more "
+            "(joint, uniform, gblending, umt), or a sharpness rule that climbs with the whole loss."
         )
     return plain and rule.prefers_backward
 
