@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from datetime import timedelta
 
 import torch
+import torch._dynamo  # imported once a group exists, as DDP and optimizers do, it keeps the group's threads alive at exit
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 

@@ -11,6 +11,7 @@ import tempfile
 from datetime import timedelta
 
 import torch
+import torch._dynamo  # imported once a group exists, as DDP and optimizers do, it keeps the group's threads alive at exit
 import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
 

@@ -17,7 +17,9 @@ def mean_over_ranks(contributions: Contributions | None, parameters: Sequence[nn
     """
     if contributions is None or not (dist.is_available() and dist.is_initialized()):
         return contributions
-    mean: Tensor = torch.as_tensor(contributions).detach().clone().to(parameters[0].device)
+    if not isinstance(contributions, Tensor):
+        contributions = torch.as_tensor(contributions, dtype=torch.float64)  # a list keeps its digits
+    mean = contributions.detach().clone().to(parameters[0].device)
     dist.all_reduce(mean)
     return mean / dist.get_world_size()
 
