@@ -8,7 +8,7 @@ from msam.train import RunConfig, config
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "joint": {"optimizer": {"lr": 0.05}},
-    "sam": {"optimizer": {"lr": 0.05}, "sharpness": {"name": "sam", "rho": 0.1}},
+    "sam": {"optimizer": {"lr": 0.05}, "sharpness": {"name": "sam", "rho": 0.05}},
     "msam": {"optimizer": {"lr": 0.05}, "sharpness": {"name": "msam", "rho": 0.1}},
 }
 """What tuning on AV-digits, late fusion, chose for each row on validation (`trials`, `benchmarks/avdigits_late.py`)."""
@@ -16,6 +16,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 UNIMODAL: dict[str, dict[str, Any]] = {
     name: {**SETTINGS["joint"], "method": {"name": "unimodal", "modality": name}} for name in ("audio", "image")
 }
+
+MEAN_SHARE = 0.65
+"""Mean share of the dominant modality in M-SAM's runs, to two digits; the controls hold it constant."""
 
 FITTED: dict[str, dict[str, Any]] = {"ogm_ge": {"last_epoch": 10}, "mses": {"patience": 5}}
 """Settings of methods that count epochs, fitted to runs of twenty (OGM-GE modulates in the first half of its hundred)."""
@@ -40,12 +43,19 @@ def comparison(seeds: int) -> list[RunConfig]:
 def controls(seeds: int) -> list[RunConfig]:
     """Return the controls of the comparison.
 
-    Per-modality losses added, the base optimizer with twice the epochs, and SAM at the radius that M-SAM has to first
-    order (0.75 of its own, about the mean share).
+    Per-modality losses added; the base optimizer with twice the epochs, which costs what a second pass does; SAM at the
+    radius that M-SAM has to first order, its own times its mean share; and M-SAM with that share held constant.
     """
     joint, msam = SETTINGS["joint"], SETTINGS["msam"]
-    blended = {"name": "sam", "rho": round(0.75 * msam["sharpness"]["rho"], 4)}
-    rows = [{**joint, "method": "uniform"}, {**joint, "epochs": 40}, {**msam, "sharpness": blended}]
+    rho = msam["sharpness"]["rho"]
+    smaller = {"name": "sam", "rho": round(MEAN_SHARE * rho, 4)}
+    constant = {"name": "gnp", "rho": rho, "alpha": MEAN_SHARE}
+    rows = [
+        {**joint, "method": "uniform"},
+        {**joint, "epochs": 40},
+        {**msam, "sharpness": smaller},
+        {**msam, "sharpness": constant},
+    ]
     return _seeded(rows, range(seeds), record_every=8)
 
 
