@@ -280,8 +280,8 @@ def test_what_looksam_adds_between_climbs_is_as_long_as_alpha_gradients(first, l
 
 @pytest.mark.parametrize(("name", "options"), [("looksam", {}), ("msam", {"share": "one"})])
 class TestWhatIsReused:
-    def rule(self, name: str, options: dict, dtype: torch.dtype = torch.float64):
-        w = nn.Parameter(torch.ones(3, dtype=dtype))
+    def rule(self, name: str, options: dict):
+        w = nn.Parameter(torch.ones(3, dtype=torch.float64))
         return w, sharpness.load(name)(torch.optim.SGD([w], lr=0.1), 0.5, every=4, **options)
 
     def step(self, w, rule, first: list[float], second: list[float]) -> bool:
@@ -300,9 +300,3 @@ class TestWhatIsReused:
         assert not self.step(w, rule, [1.0, 0.0, 0.0], [])
         assert w.grad.isfinite().all()
         assert w.grad[1] > 0.5
-
-    def test_it_survives_gradients_whose_squares_vanish(self, name, options):
-        w, rule = self.rule(name, options, torch.float32)
-        self.step(w, rule, [1e-25, 0.0, 0.0], [1e-25, 1e-25, 0.0])
-        self.step(w, rule, [2e-25, 0.0, 0.0], [])
-        assert w.grad[1] == pytest.approx(2e-25 * (0.7 if name == "looksam" else 1.0), rel=1e-5)

@@ -26,9 +26,8 @@ def change(first: Gradients, second: Gradients) -> Change:
 
     Nothing is kept of a second gradient that is not finite: the steps that reuse it would not be finite either.
     """
-    length = float(norm(first.values()))  # divided by before squares are taken, which would vanish for a short gradient
-    unit = {p: g / length for p, g in first.items()}
-    along = float(inner(unit, {p: g / length for p, g in second.items()}))
+    length = float(norm(first.values()))
+    along = float(inner(first, second)) / length**2
     if not math.isfinite(float(norm(second.values()))):
         return Change(0.0, {})
     across = {p: g.sub(first[p], alpha=along) if p in first else g.clone() for p, g in second.items()}
