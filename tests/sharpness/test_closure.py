@@ -232,3 +232,35 @@ def test_a_grad_scaler_steps_it_after_both_passes_and_not_after_one():
     scaler.scale(loss_of(other)).backward()
     with pytest.raises(RuntimeError, match="plain optimizer"):
         scaler.step(optimizer)
+
+
+def test_a_closure_that_adds_to_earlier_gradients_is_refused_as_it_would_make_only_the_last_micro_batch_again():
+    model, rule = setting()
+    optimizer = rule.as_optimizer()
+    theta = copy.deepcopy(model)
+    loss_of(model).backward()
+
+    def closure():
+        loss_of(model).backward()
+        rule.observe(SHARES)
+
+    with pytest.raises(RuntimeError, match="added to gradients"):
+        optimizer.step(closure)
+    assert equal(model, theta)
+
+
+@pytest.mark.parametrize("before", ["nothing", "zeros"])
+def test_a_closure_need_not_clear_gradients_where_there_are_none(before):
+    (one, rule), (other, twin) = setting(), setting()
+    optimizer = twin.as_optimizer()
+    if before == "zeros":
+        for p in other.parameters():
+            p.grad = torch.zeros_like(p)
+
+    def closure():
+        loss_of(other).backward()
+        twin.observe(SHARES)
+
+    by_hand(one, rule)
+    optimizer.step(closure)
+    assert equal(one, other)
