@@ -17,7 +17,7 @@ from cyclopts import App
 from rich.progress import track
 
 from msam import recipes
-from msam.record import Record
+from msam.record import Record, read
 from msam.train import RunConfig, train
 
 app = App(help=__doc__)
@@ -57,8 +57,15 @@ def run(configs: list[RunConfig], folder: Path, workers: int) -> list[Record]:
 
 
 def one(settings: RunConfig, *, folder: Path) -> Record:
-    """Train one run; a finished one is returned as it is recorded."""
-    return train(settings, folder / settings.run_name(), resume=True)
+    """Train one run; one that has ended, well or by diverging, is returned as it is recorded."""
+    place = folder / settings.run_name()
+    try:
+        return train(settings, place, resume=True)
+    except ValueError:
+        found = read(place / "record.jsonl")
+        if found.end is None or found.end["status"] != "diverged":
+            raise
+        return found
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     msam report results/avdigits-methods/late --out results/avdigits-methods/late
     msam report results/avdigits-methods/early --out results/avdigits-methods/early
 
-No settings were tuned here, so no ranking follows. Runs that are recorded are skipped, interrupted ones go on.
+No settings were tuned here, so no ranking follows. Runs that diverge are recorded as such and left out of the table. Runs that are recorded are skipped, interrupted ones go on.
 """
 
 import json
@@ -51,7 +51,7 @@ def cost(*, rounds: int = 5) -> None:
         costs[f"{fusion} {name}"] = (parts.method(settings).passes(2).cost, end["passes_per_step"])
     (FOLDER / "cost.json").write_text(json.dumps({"seconds_per_step": measured, "host": facts()}, indent=1) + "\n")
     lines = [
-        "Time of a step as a multiple of joint training's: median over rounds of the ratio within a round, one thread. Aim:",
+        "Time of a step as a multiple of joint training's: median over rounds of the ratio within a round, 1 thread. Aim:",
         "at most 1.5 for each pass that a method declares. Written by `python benchmarks/avdigits_methods.py cost`.",
         "",
         "| Fusion | Method | Passes declared | Passes counted | Time / joint | Time / (joint x passes declared) |",
