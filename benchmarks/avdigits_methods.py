@@ -51,7 +51,7 @@ def cost(*, rounds: int = 5) -> None:
         costs[f"{fusion} {name}"] = (parts.method(settings).passes(2).cost, end["passes_per_step"])
     (FOLDER / "cost.json").write_text(json.dumps({"seconds_per_step": measured, "host": facts()}, indent=1) + "\n")
     lines = [
-        "Time of a step as a multiple of joint training's: median over rounds of the ratio within a round, 1 thread. Aim:",
+        "Time of a step as a multiple of joint training's, median over rounds of the ratio within a round. Aim:",
         "at most 1.5 for each pass that a method declares. Written by `python benchmarks/avdigits_methods.py cost`.",
         "",
         "| Fusion | Method | Passes declared | Passes counted | Time / joint | Time / (joint x passes declared) |",
