@@ -2,8 +2,8 @@
 
     python benchmarks/avdigits_methods.py run --seeds 5
     python benchmarks/avdigits_methods.py cost
-    msam report results/avdigits-methods/late --out results/avdigits-methods/late
-    msam report results/avdigits-methods/early --out results/avdigits-methods/early
+    msam report results/avdigits-methods/late/runs --out results/avdigits-methods/late
+    msam report results/avdigits-methods/early/runs --out results/avdigits-methods/early
 
 No settings were tuned here, so no ranking follows. Runs that diverge are recorded as such and left out of the table. Runs that
 are recorded are skipped, interrupted ones go on.
