@@ -264,3 +264,126 @@ def test_a_closure_need_not_clear_gradients_where_there_are_none(before):
     by_hand(one, rule)
     optimizer.step(closure)
     assert equal(one, other)
+
+
+@pytest.mark.parametrize("clears", ["in place", "not"])
+def test_a_closure_that_zeroes_earlier_gradients_in_place_does_not_add_to_them(clears):
+    (one, rule), (other, twin) = setting(), setting()
+    optimizer = twin.as_optimizer()
+    loss_of(other).backward()
+
+    def closure():
+        # Either way the gradient of before is still the tensor that backward adds to.
+        for p in other.parameters():
+            (p.grad.zero_() if clears == "in place" else p.grad.mul_(1)) if p.grad is not None else None
+        loss_of(other).backward()
+        twin.observe(SHARES)
+
+    if clears == "not":
+        with pytest.raises(RuntimeError, match="added to gradients"):
+            optimizer.step(closure)
+        assert equal(one, other)
+    else:
+        by_hand(one, rule)
+        optimizer.step(closure)
+        assert equal(one, other)
+
+
+def test_a_closure_may_clear_through_the_model_and_accumulate_itself():
+    (one, rule), (other, twin) = setting(), setting()
+    optimizer = twin.as_optimizer()
+
+    def closure():
+        other.zero_grad(set_to_none=False)
+        for _ in range(2):
+            (loss_of(other) / 2).backward()
+        twin.observe(SHARES)
+
+    for _ in range(2):
+        by_hand(one, rule)
+        optimizer.step(closure)
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+
+
+def test_a_gradient_that_the_closure_neither_clears_nor_reaches_is_refused_too():
+    model, rule = setting()
+    optimizer = rule.as_optimizer()
+    loss_of(model).backward()
+    with pytest.raises(RuntimeError, match="added to gradients"):
+        optimizer.step(lambda: rule.observe(SHARES))
+
+
+def test_a_copy_watches_its_optimizer_as_the_original_does():
+    _, rule = setting()
+    loss_of(rule.model).backward()
+    with rule.perturbed(SHARES):
+        loss_of(rule.model).backward()
+        with pytest.raises(RuntimeError, match="inside perturbed"):
+            copy.deepcopy(rule)
+    twin = copy.deepcopy(rule)
+    assert twin.slots.optimizer is twin.optimizer is not rule.optimizer
+    assert twin.slots.parameters()[0] is next(twin.model.parameters())
+    # Gradients are not copied, so neither is the block that made them.
+    loss_of(twin.model).backward()
+    with pytest.raises(RuntimeError, match="plain optimizer"):
+        twin.as_optimizer().step()
+    with pytest.raises(RuntimeError, match="stepped inside"), twin.perturbed(SHARES):
+        twin.optimizer.step()
+
+
+def grouped(*modalities):
+    torch.manual_seed(0)
+    parts = nn.ModuleDict({m: nn.Linear(2, 2) for m in modalities})
+    groups = [{"params": parts[m].parameters(), "role": "encoder", "modality": m} for m in modalities]
+    return parts, msam.SAM(torch.optim.SGD(groups, lr=0.1))
+
+
+@pytest.mark.parametrize("into", ["closure form", "plain optimizer"])
+def test_a_checkpoint_of_another_grouping_is_refused_naming_both(into):
+    parts, rule = grouped("audio", "image")
+    optimizer = rule.as_optimizer() if into == "closure form" else rule.optimizer
+    flat = torch.optim.SGD(parts.parameters(), lr=0.7).state_dict()
+    with pytest.raises(ValueError, match=r"\[4 parameters\].*\[encoder audio: 2 parameters, encoder image: 2 param"):
+        optimizer.load_state_dict(flat)
+    # Of equal sizes in another order: torch alone would give each encoder the momenta of the other.
+    swapped = grouped("image", "audio")[1].optimizer.state_dict()
+    with pytest.raises(ValueError, match=r"\[encoder image: .*\], the optimizer has \[encoder audio"):
+        optimizer.load_state_dict(swapped)
+    assert optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_a_plain_checkpoint_leaves_radius_and_roles_of_groups_as_they_are():
+    parts, rule = grouped("audio", "image")
+    rule.optimizer.param_groups[1]["rho"] = 0.3
+    plain = torch.optim.SGD([{"params": part.parameters()} for part in parts.values()], lr=0.7)
+    rule.as_optimizer().load_state_dict(plain.state_dict())
+    group = rule.optimizer.param_groups[1]
+    assert (group["lr"], group["rho"], group["modality"]) == (0.7, 0.3, "image")
+    plain.load_state_dict(rule.optimizer.state_dict())
+    assert plain.param_groups[1]["lr"] == 0.7
+
+
+@pytest.mark.parametrize("overflow", [False, True])
+def test_a_grad_scaler_around_a_fused_optimizer_unscales_once_and_skips_an_overflow(overflow):
+    results = []
+    for scale in (None, 2.0**10):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+        start = copy.deepcopy(model)
+        rule = msam.MSAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True), rho=0.4, model=model)
+        optimizer = rule.as_optimizer()
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+        scaler.scale(loss_of(model)).backward()
+        with rule.perturbed(SHARES):
+            scaler.scale(loss_of(model) * (torch.inf if overflow else 1)).backward()
+        if scale is None and overflow:
+            continue
+        scaler.step(optimizer)
+        scaler.update()
+        results.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+        assert equal(model, start) == overflow
+    if overflow:
+        assert scaler.get_scale() == 2.0**9
+    else:
+        torch.testing.assert_close(*results, atol=1e-12, rtol=0)

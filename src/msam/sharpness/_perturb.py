@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from msam import checks
+from msam.sharpness._checkpoint import fitted
 from msam.sharpness._climb import moved
 from msam.sharpness._common import Common, Contributions, Direction
 from msam.sharpness._radius import factors, initial_rates, radii, sound_radius
@@ -104,7 +105,7 @@ class Sharpness(ABC):
         self._climbs = 0
         self._initial_rates = initial_rates(optimizer)
         self._rhos()
-        optimizer.register_step_pre_hook(self._before_step)
+        self._listen()
 
     @abstractmethod
     def direction(self, first: Gradients) -> Direction:
@@ -282,6 +283,26 @@ class Sharpness(ABC):
         self._initial_rates = [float(rate) for rate in state["rates"]]
         saved = zip(parameters, memory or [None] * len(parameters), strict=True)
         self.remembered = {p: value.detach().clone().to(p.device) for p, value in saved if value is not None}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy and pickle with the optimizer and the model, so that the copy steps copies of the parameters.
+
+        Gradients do not travel, so in the copy no block is completed.
+        """
+        if self.slots.taken:
+            raise RuntimeError(
+                "A rule cannot be copied or pickled inside perturbed(), where the weights have climbed. Do so after it."
+            )
+        return {**self.__dict__, "completed": False}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._listen()
+
+    def _listen(self) -> None:
+        """Be told of the optimizer's steps and loads; hooks do not travel with a copied optimizer."""
+        self.optimizer.register_step_pre_hook(self._before_step)
+        self.optimizer.register_load_state_dict_pre_hook(fitted)
 
     def _whole_loss_serves(self) -> None:
         """Refuse a rule that splits the loss where the split cannot be made."""
