@@ -11,6 +11,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import msam
+from msam import shapley
 
 SHARES = {0: [0.1, 0.9], 1: [0.5, 0.5]}
 STEPS = 3
@@ -59,6 +60,37 @@ def train_by(name: str, model: nn.Module, rows: slice) -> list[torch.Tensor]:
     return [p.detach() for p in model.parameters()]
 
 
+SPLIT = {
+    "by sample": lambda optimizer, model: msam.MSAM(optimizer, 0.4, model=model, weighting="sample"),
+    "masked": lambda optimizer, model: msam.MSAM(optimizer, 0.4, model=model, loss="masked"),
+    "tail on one rank": lambda optimizer, model: msam.ImbSAM(optimizer, 0.4, tail=(0,), model=model),
+    "tail nowhere": lambda optimizer, model: msam.ImbSAM(optimizer, 0.4, tail=(7,), model=model),
+}
+
+
+def train_split(name: str, wrap, rows: slice) -> list[torch.Tensor]:
+    """Train by a rule that splits the loss: two backwards on one forward."""
+    torch.manual_seed(0)
+    encoders = {n: nn.Sequential(nn.Linear(4, 5), nn.Tanh()) for n in ("audio", "image")}
+    plain = msam.MultimodalModel(encoders, msam.SumFusion(dict.fromkeys(encoders, 5), 3)).double()
+    model = wrap(plain)
+    rule = SPLIT[name](torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9), plain)
+    x = torch.arange(64, dtype=torch.float64).view(8, 8).sin()[rows]
+    y = torch.tensor([0, 1, 2, 0, 1, 2, 1, 2])[rows]
+
+    def shares(output):
+        if not rule.by_sample:
+            return [0.3, 0.7]  # the mean of ranks' shares is not the share of the whole batch
+        return shapley.contributions(shapley.coalition_logits(plain, output.features), y, reduction="none")
+
+    for _ in range(STEPS):
+        inputs = {"audio": x[:, :4], "image": x[:, 4:]}
+        losses = lambda output: nn.functional.cross_entropy(output.logits, y, reduction="none")  # noqa: E731
+        rule.backward(model, inputs, losses, shares, target=y)
+        rule.optimizer.step()
+    return [p.detach() for p in plain.parameters()]
+
+
 def _worker(rank: int, store: str, result: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -77,6 +109,8 @@ def _worker(rank: int, store: str, result: str) -> None:
     for name in RULES:
         model = fully_shard(network())
         found[name] = [p.full_tensor() for p in train_by(name, model, rows)]
+    for name in SPLIT:
+        found[name] = train_split(name, DistributedDataParallel, rows)
     torch.save(found, f"{result}{rank}")
     dist.destroy_process_group()
     os._exit(0)  # meshes that DTensor caches keep gloo's threads alive, which may abort a process that ends by itself
@@ -103,6 +137,14 @@ def test_ranks_agree_on_the_mean_share_and_train_as_one_process_on_the_whole_bat
 @pytest.mark.parametrize("name", RULES)
 def test_every_rule_trains_sharded_weights_as_whole_ones(ranks, name):
     expected = train_by(name, network(), slice(None))
+    for found in ranks:
+        for a, b in zip(found[name], expected, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_two_backwards_on_one_forward_are_averaged_over_ranks_all_the_same(ranks, name):
+    expected = train_split(name, lambda model: model, slice(None))
     for found in ranks:
         for a, b in zip(found[name], expected, strict=True):
             torch.testing.assert_close(a, b, atol=1e-10, rtol=0)

@@ -199,3 +199,13 @@ def test_gsams_radius_goes_from_the_largest_to_the_smallest_with_the_learning_ra
         rule.optimizer.param_groups[0]["lr"] = lr
         radii.append(step(rule))
     assert radii == pytest.approx([0.4, 0.25, 0.1])
+
+
+def test_a_decay_that_an_optimizer_calls_rho_is_no_radius():
+    weight = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+    rule = sharpness.load("sam")(torch.optim.Adadelta([weight], rho=0.9), rho=0.1)
+    (weight**2).sum().backward()
+    with rule.perturbed():
+        assert weight.item() == pytest.approx(1.1)
+        (weight**2).sum().backward()
+    assert rule.last["radius"] == 0.1

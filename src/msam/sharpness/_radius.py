@@ -55,10 +55,11 @@ def radii(
         ValueError: if a radius is negative or not finite, or a group maximizes.
     """
     found: dict[nn.Parameter, float] = {}
+    taken = "rho" in optimizer.defaults  # Adadelta's own decay, no radius
     for position, group in enumerate(optimizer.param_groups):
         if group.get("maximize"):
             raise ValueError("The optimizer must minimize, received maximize=True. Negate the loss instead.")
-        radius = of_group(sound_radius(group.get("rho", rho)), position)
+        radius = of_group(sound_radius(rho if taken else group.get("rho", rho)), position)
         found |= dict.fromkeys(group["params"], sound_radius(radius))
     return found
 

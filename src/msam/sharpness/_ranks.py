@@ -1,12 +1,14 @@
 """What ranks must agree on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from msam.sharpness._common import Contributions
+from msam.sharpness._slots import Slots
 from msam.sharpness._tensors import sharded
 
 
@@ -22,6 +24,33 @@ def mean_over_ranks(contributions: Contributions | None, parameters: Sequence[nn
     mean = contributions.detach().clone().to(parameters[0].device)
     dist.all_reduce(mean)
     return mean / dist.get_world_size()
+
+
+@contextmanager
+def apart(model: nn.Module | None) -> Iterator[Callable[[Slots], None]]:
+    """Keep DDP from averaging inside the block; yield what averages all gradients over ranks, in one all-reduce a type.
+
+    For a model that is not wrapped in DDP it does nothing. A gradient that a rank does not have counts as 0.
+    """
+    if not isinstance(model, nn.parallel.DistributedDataParallel):
+        yield lambda slots: None
+        return
+    with model.no_sync():
+        yield _average
+
+
+def _average(slots: Slots) -> None:
+    made = slots.made()
+    trained = [p for p in slots.parameters() if p.requires_grad]
+    full = {p: made[p] if p in made else torch.zeros_like(p) for p in trained}
+    for dtype in dict.fromkeys(g.dtype for g in full.values()):
+        gradients = [g for g in full.values() if g.dtype == dtype]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        for g, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            g.copy_(mean.view_as(g))
+    slots.put(full)
 
 
 def resharded(model: nn.Module | None, parameters: Iterable[nn.Parameter]) -> None:

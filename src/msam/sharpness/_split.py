@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from msam.sharpness._common import Contributions
+from msam.sharpness._ranks import apart
 from msam.sharpness._tensors import Gradients, calls, kept
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ def backward_of_parts(
 ) -> Any:
     """Leave `grad L_s(theta) + grad L_d(theta + rho u)` in `.grad`, `u` along `grad L_d(theta)`; return the first output.
 
+    Two backwards go through one forward, of which DDP would leave the second unreduced without a word. So under DDP both
+    passes run without it, and two all-reduces average what is climbed and what is spent.
+
     Arguments:
         rule: whose climb, options and bookkeeping are used.
         model: the model.
@@ -39,32 +43,32 @@ def backward_of_parts(
     """
     forward, module = calls(model, inputs, present)
     rule.optimizer.zero_grad()
-    with rule.replayable():
+    with rule.replayable(), apart(module) as over_ranks:
         output = forward()
         climbing, staying = parts(output)
         stays: Gradients = {}
         if staying is not None:
             backward(staying, retain_graph=climbing is not None)
             stays = kept(rule.slots.made())
-            if climbing is not None:
-                rule.slots.put({})
-        if climbing is None:
+            rule.slots.put({})
+        if climbing is not None:
+            backward(climbing)
+        over_ranks(rule.slots)  # what climbs
+        if rule.slots.made():
+            try:
+                with rule._climbed(contributions(), module or rule.model, share=1.0) as climbs:
+                    loss = parts(forward())[0] if climbs else None
+                    if loss is not None:
+                        backward(loss)
+                    elif climbs:  # only other ranks have something that climbs
+                        rule.slots.put({p: torch.zeros_like(p) for p in rule.slots.parameters()})
+            finally:
+                rule.slots.put(total(rule.slots.made(), stays))
+        else:
+            rule.slots.put(stays)
             rule.last = {"share": 0.0, "radius": 0.0}
             rule._completed()
-            return output
-        backward(climbing)
-
-        def again() -> None:
-            loss, _ = parts(forward())
-            assert loss is not None
-            backward(loss)
-
-        try:
-            with rule._climbed(contributions(), module or rule.model, share=1.0) as climbs:
-                if climbs:
-                    again()
-        finally:
-            rule.slots.put(total(rule.slots.made(), stays))
+        over_ranks(rule.slots)  # what is spent
     return output
 
 
