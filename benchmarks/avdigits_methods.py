@@ -5,8 +5,8 @@
     msam report results/avdigits-methods/late/runs --out results/avdigits-methods/late
     msam report results/avdigits-methods/early/runs --out results/avdigits-methods/early
 
-No settings were tuned here, so no ranking follows. Runs that diverge are recorded as such and left out of the table. Runs that
-are recorded are skipped, interrupted ones go on.
+No settings were tuned here, so no ranking follows. Runs that diverge are recorded as such and left out of the table.
+Runs that are recorded are skipped, interrupted ones go on.
 """
 
 import json

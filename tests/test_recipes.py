@@ -67,3 +67,12 @@ def test_every_method_of_the_folder_stands_in_the_overview_where_it_is_defined(f
     assert {c.optimizer["lr"] for c in runs} == {recipes.SETTINGS["joint"]["optimizer"]["lr"]}
     modalities = [c.method["modality"] for c in runs if c.method["name"] == "unimodal" and c.seed == 0]
     assert modalities == ["audio", "image"]
+
+
+def test_what_the_readme_shows_of_the_demo_is_what_it_printed():
+    root = RESULTS.parents[1]
+    shown = (root / "README.md").read_text().split("```text\n")[1].split("```")[0]
+    printed = (root / "results" / "demo" / "output.txt").read_text().splitlines()
+    lines = [line for line in shown.splitlines() if line]
+    assert len(lines) > 8
+    assert all(line in printed for line in lines)
