@@ -70,7 +70,14 @@ def test_a_file_gives_what_the_flags_do_not(msam_, tmp_path):
     code, _, err = msam_(f"train {TINY} --config run.toml --sharpness.rho 0.2 --out here")
     assert (code, err.count("error")) == (0, 0)
     found = record.read("here/record.jsonl").config
-    assert found["sharpness"] == {"name": "sam", "rho": 0.2, "monitor": 0, "rho_schedule": "constant"}
+    assert found["sharpness"] == {
+        "name": "sam",
+        "rho": 0.2,
+        "monitor": 0,
+        "rho_schedule": "constant",
+        "memory": "exact",
+        "rng": "free",
+    }
     assert found["data"]["train_size"] == 40
 
 

@@ -30,15 +30,15 @@ METHOD = """
 RULE = """
     from msam.sharpness import Sharpness
     from msam.sharpness.sam import SAM as Other
-    from msam.sharpness._perturb import Direction, norm
+    from msam.sharpness import Direction, norm
 
     class Mine(Sharpness):
         '''SAM with a share of one half.'''
         def __init__(self, optimizer, rho: float = 0.1, *, model=None, sync=True, monitor: int = 0) -> None:
             super().__init__(optimizer, rho, model=model, sync=sync, monitor=monitor)
 
-        def direction(self, gradients):
-            return Direction(gradients, norm(gradients))
+        def direction(self, first):
+            return Direction(first, norm(first.values()))
 
         def share(self, contributions):
             return 0.5

@@ -50,9 +50,7 @@ TWO_STAGES = """
             run.state["heard"] = [*run.state.get("heard", []), metrics["nll"]]
 """
 FADING = """
-    from msam.sharpness import Sharpness
-    from msam.sharpness._perturb import Direction
-    from msam.sharpness._tensors import norm
+    from msam.sharpness import Direction, Sharpness, norm
 
     class Fading(Sharpness):
         '''SAM whose share falls with every climb: a rule that remembers.'''

@@ -1,8 +1,9 @@
 """Sharpness rules: objects beside any torch optimizer; the folder is the registry."""
 
 from msam import _registry
-from msam.sharpness._common import Common
+from msam.sharpness._common import Common, Direction
 from msam.sharpness._perturb import Sharpness
+from msam.sharpness._tensors import Gradients, norm
 from msam.sharpness.asam import ASAM
 from msam.sharpness.fisher_sam import FisherSAM
 from msam.sharpness.fsam import FSAM
@@ -23,12 +24,15 @@ __all__ = [
     "MSAM",
     "SAM",
     "Common",
+    "Direction",
     "FisherSAM",
+    "Gradients",
     "ImbSAM",
     "LookSAM",
     "Sharpness",
     "load",
     "names",
+    "norm",
 ]
 
 

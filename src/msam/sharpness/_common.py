@@ -1,10 +1,10 @@
 """What all rules share beside the climb: their common options, and the words they use."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal, NamedTuple, TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from msam import checks
 from msam.sharpness._radius import RhoSchedule
@@ -44,3 +44,26 @@ class Direction(NamedTuple):
 
     vectors: Gradients
     norm: Tensor
+
+
+def sound_options(given: Common, defaults: Common, parameters: Iterable[nn.Parameter], of: str) -> Common:
+    """Return the options of a rule: the defaults, and what is given instead.
+
+    Raises:
+        TypeError: for an option that does not exist.
+        ValueError: for a number out of its range, an unknown word, or low memory with weights of half precision.
+    """
+    for name in given:
+        if name not in defaults:
+            raise TypeError(f"{of} has no option {name!r}.{checks.did_you_mean(name, defaults)}")
+    options: Common = {**defaults, **given}
+    checks.in_range("monitor", options["monitor"], checks.Range(ge=0))
+    checks.one_of("memory", options["memory"], ("exact", "low"))
+    checks.one_of("rng", options["rng"], ("free", "replay"))
+    low = [p.dtype for p in parameters if p.dtype in (torch.bfloat16, torch.float16)]
+    if low and options["memory"] == "low":
+        raise ValueError(
+            f'memory="low" needs parameters of float32 or better, found {low[0]}: what is added and subtracted again '
+            'would be rounded away. Use memory="exact".'
+        )
+    return options

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from msam import checks
 from msam.sharpness._checkpoint import fitted
 from msam.sharpness._climb import moved
-from msam.sharpness._common import Common, Contributions, Direction
+from msam.sharpness._common import Common, Contributions, Direction, sound_options
 from msam.sharpness._radius import factors, initial_rates, radii, sound_radius
 from msam.sharpness._random import Replay
 from msam.sharpness._ranks import mean_over_ranks, resharded
@@ -77,26 +76,14 @@ class Sharpness(ABC):
     def __init__(
         self, optimizer: torch.optim.Optimizer, rho: float, *, model: nn.Module | None, **common: Unpack[Common]
     ) -> None:
-        for name in common:
-            if name not in self.defaults:
-                raise TypeError(
-                    f"{type(self).__name__} has no option {name!r}.{checks.did_you_mean(name, self.defaults)}"
-                )
-        options: Common = {**self.defaults, **common}
-        checks.in_range("monitor", options["monitor"], checks.Range(ge=0))
-        self.optimizer = optimizer
         self.slots = Slots(optimizer, type(self).__name__)
+        options = sound_options(common, self.defaults, self.slots.parameters(), type(self).__name__)
+        self.optimizer = optimizer
         self.rho = sound_radius(rho)
         self.model = model
         self.sync, self.monitor, self.rho_schedule = options["sync"], options["monitor"], options["rho_schedule"]
-        self.exact = checks.one_of("memory", options["memory"], ("exact", "low")) == "exact"
-        low = [p.dtype for p in self.slots.parameters() if p.dtype in (torch.bfloat16, torch.float16)]
-        if low and not self.exact:
-            raise ValueError(
-                f'memory="low" needs parameters of float32 or better, found {low[0]}: what is added and subtracted again '
-                'would be rounded away. Use memory="exact".'
-            )
-        self.replay = Replay(checks.one_of("rng", options["rng"], ("free", "replay")) == "replay")
+        self.exact = options["memory"] == "exact"
+        self.replay = Replay(options["rng"] == "replay")
         self.last: dict[str, float] = {}
         self.observed: Contributions | None = None
         self.completed = False
