@@ -76,6 +76,7 @@ def test_a_file_gives_what_the_flags_do_not(msam_, tmp_path):
         "monitor": 0,
         "rho_schedule": "constant",
         "memory": "exact",
+        "radius": "global",
         "rng": "free",
     }
     assert found["data"]["train_size"] == 40

@@ -91,6 +91,36 @@ def train_split(name: str, wrap, rows: slice) -> list[torch.Tensor]:
     return [p.detach() for p in plain.parameters()]
 
 
+def train_per_worker(name: str, models: list[nn.Module], rows: list[slice]) -> list[torch.Tensor]:
+    """Train with a radius per worker, all workers in one process: each climbs by its own gradient, the mean is spent."""
+    x, y = torch.arange(32, dtype=torch.float64).view(8, 4).sin(), torch.arange(8) % 3
+    spent = torch.optim.SGD(models[0].parameters(), lr=0.1, momentum=0.9)
+    rules = [RULES[name](torch.optim.SGD(m.parameters(), lr=0.1), m) for m in models]
+    for _ in range(STEPS):
+        for rule, model, part in zip(rules, models, rows, strict=True):
+            model.load_state_dict(models[0].state_dict())
+            losses = lambda z, part=part: nn.functional.cross_entropy(z, y[part], reduction="none")  # noqa: E731
+            rule.backward(model, x[part], losses, [0.3, 0.7])
+        for copies in zip(*(m.parameters() for m in models), strict=True):
+            copies[0].grad = torch.stack([p.grad for p in copies]).mean(0)
+        spent.step()
+    return [p.detach() for p in models[0].parameters()]
+
+
+def train_worker(name: str, rows: slice) -> list[torch.Tensor]:
+    """The same on one rank of two."""
+    x, y = torch.arange(32, dtype=torch.float64).view(8, 4).sin()[rows], (torch.arange(8) % 3)[rows]
+    plain = network()
+    model = DistributedDataParallel(plain)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9)
+    kinds = {"msam": msam.MSAM, "SAM": msam.SAM}
+    rule = kinds[name](optimizer, 0.4, model=plain, radius="worker")
+    for _ in range(STEPS):
+        rule.backward(model, x, lambda z: nn.functional.cross_entropy(z, y, reduction="none"), [0.3, 0.7])
+        optimizer.step()
+    return [p.detach() for p in plain.parameters()]
+
+
 def _worker(rank: int, store: str, result: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -109,6 +139,8 @@ def _worker(rank: int, store: str, result: str) -> None:
     for name in RULES:
         model = fully_shard(network())
         found[name] = [p.full_tensor() for p in train_by(name, model, rows)]
+    for name in ("msam", "SAM"):
+        found[f"{name} per worker"] = train_worker(name, rows)
     for name in SPLIT:
         found[name] = train_split(name, DistributedDataParallel, rows)
     torch.save(found, f"{result}{rank}")
@@ -147,4 +179,14 @@ def test_two_backwards_on_one_forward_are_averaged_over_ranks_all_the_same(ranks
     expected = train_split(name, lambda model: model, slice(None))
     for found in ranks:
         for a, b in zip(found[name], expected, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["msam", "SAM"])
+def test_with_a_radius_per_worker_each_rank_climbs_by_its_own_gradient_and_the_mean_is_spent(ranks, name):
+    expected = train_per_worker(name, [network(), network()], [slice(0, 4), slice(4, 8)])
+    together = train_by(name, network(), slice(None))
+    assert not torch.allclose(expected[0], together[0])
+    for found in ranks:
+        for a, b in zip(found[f"{name} per worker"], expected, strict=True):
             torch.testing.assert_close(a, b, atol=1e-10, rtol=0)

@@ -24,6 +24,8 @@ class Common(TypedDict, total=False):
             proportion to each group's rate), or a function from t = 1, 2, .. to the factor.
         memory: exact (weights come back from copies, bit for bit), low (by subtracting the step, to rounding: one copy of
             the parameters less where the climb is along the gradients themselves; not for ASAM, Fisher SAM and F-SAM).
+        radius: global (of the gradient over all ranks), or worker (each rank climbs by its own gradient, m-sharpness, and
+            what is spent is averaged once); for `backward()` of a model in DDP.
         rng: free, or replay (the second pass drops out what the first did); for `backward()` and the closure form.
     """
 
@@ -31,7 +33,19 @@ class Common(TypedDict, total=False):
     monitor: Annotated[int, checks.Range(ge=0)]
     rho_schedule: RhoSchedule
     memory: Literal["exact", "low"]
+    radius: Literal["global", "worker"]
     rng: Literal["free", "replay"]
+
+
+DEFAULTS: Common = {
+    "sync": True,
+    "monitor": 0,
+    "rho_schedule": "constant",
+    "memory": "exact",
+    "radius": "global",
+    "rng": "free",
+}
+"""Defaults of what every rule takes."""
 
 
 class Direction(NamedTuple):
@@ -59,6 +73,7 @@ def sound_options(given: Common, defaults: Common, parameters: Iterable[nn.Param
     options: Common = {**defaults, **given}
     checks.in_range("monitor", options["monitor"], checks.Range(ge=0))
     checks.one_of("memory", options["memory"], ("exact", "low"))
+    checks.one_of("radius", options["radius"], ("global", "worker"))
     checks.one_of("rng", options["rng"], ("free", "replay"))
     low = [p.dtype for p in parameters if p.dtype in (torch.bfloat16, torch.float16)]
     if low and options["memory"] == "low":

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from msam.sharpness._checkpoint import fitted
 from msam.sharpness._climb import moved
-from msam.sharpness._common import Common, Contributions, Direction, sound_options
+from msam.sharpness._common import DEFAULTS, Common, Contributions, Direction, sound_options
 from msam.sharpness._radius import factors, initial_rates, radii, sound_radius
 from msam.sharpness._random import Replay
-from msam.sharpness._ranks import mean_over_ranks, resharded
+from msam.sharpness._ranks import apart, mean_over_ranks, resharded
 from msam.sharpness._slots import Slots
 from msam.sharpness._tensors import (
     Gradients,
@@ -64,13 +64,7 @@ class Sharpness(ABC):
     by_block: ClassVar[bool] = True
     """Whether `perturbed()` serves the rule by default; where not, it climbs more than once, or looks at samples."""
 
-    defaults: ClassVar[Common] = {
-        "sync": True,
-        "monitor": 0,
-        "rho_schedule": "constant",
-        "memory": "exact",
-        "rng": "free",
-    }
+    defaults: ClassVar[Common] = DEFAULTS
     """Defaults of what every rule takes."""
 
     def __init__(
@@ -83,6 +77,7 @@ class Sharpness(ABC):
         self.model = model
         self.sync, self.monitor, self.rho_schedule = options["sync"], options["monitor"], options["rho_schedule"]
         self.exact = options["memory"] == "exact"
+        self.per_worker = options["radius"] == "worker"
         self.replay = Replay(options["rng"] == "replay")
         self.last: dict[str, float] = {}
         self.observed: Contributions | None = None
@@ -220,11 +215,12 @@ class Sharpness(ABC):
         """
         forward, module = calls(model, inputs, present)
         self.optimizer.zero_grad()
-        with self.replayable():
+        with self.replayable(), apart(module if self.per_worker else None) as over_ranks:
             output = forward()
             shares = contributions(output) if callable(contributions) else contributions
             backward(vector(losses(output)).mean())
             self.complete(lambda: backward(vector(losses(forward())).mean()), shares, model=module)
+            over_ranks(self.slots)
         return output
 
     def replayable(self) -> AbstractContextManager[None]:

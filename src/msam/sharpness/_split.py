@@ -53,7 +53,8 @@ def backward_of_parts(
             rule.slots.put({})
         if climbing is not None:
             backward(climbing)
-        over_ranks(rule.slots)  # what climbs
+        if not rule.per_worker:
+            over_ranks(rule.slots)  # what climbs
         if rule.slots.made():
             try:
                 with rule._climbed(contributions(), module or rule.model, share=1.0) as climbs:
