@@ -196,7 +196,7 @@ def test_an_interruption_says_how_to_go_on(msam_, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "train", interrupted)
+    monkeypatch.setattr("msam.cli.train.train", interrupted)
     fails(msam_, SHORT, "Interrupted. Go on with --resume", exits=130)
 
 

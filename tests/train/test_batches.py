@@ -1,12 +1,14 @@
 """The order of samples: each once an epoch, from seed and epoch alone."""
 
+import threading
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from msam.data import TensorSplit
-from msam.data._loaders import batches, in_chunks, shuffled
+from msam.data._loaders import batches, in_chunks, in_epoch, shuffled
 
 
 def split(size: int) -> TensorSplit:
@@ -50,3 +52,60 @@ def test_batches_hold_the_samples_they_are_asked_for():
     assert [b.target.tolist() for b in made] == [[4, 0], [2]]
     assert [b.inputs["x"].flatten().tolist() for b in made] == [[4.0, 0.0], [2.0]]
     assert all(b.present is None for b in made)
+
+
+class Slow(TensorSplit):
+    """A split that reads from disk, and notes who asked for what."""
+
+    reads_ahead = True
+
+    def __getitem__(self, index):
+        self.inputs.setdefault("asked", []).append((list(index), threading.current_thread().name))
+        if index == [9]:
+            raise ValueError("sample 9 is broken")
+        return super().__getitem__(index)
+
+
+def slow() -> Slow:
+    made = Slow({}, torch.arange(10))
+    object.__setattr__(made, "inputs", Asked())
+    return made
+
+
+class Asked(dict):
+    def items(self):
+        return [(name, value) for name, value in super().items() if name != "asked"]
+
+
+def test_a_split_that_reads_from_disk_is_read_ahead_by_another_thread_in_the_same_order():
+    split_, order = slow(), [[1], [2, 3], [4], [5], [6]]
+    coming = batches(split_, order)
+    assert next(coming).target.tolist() == [1]
+    asked = split_.inputs["asked"]
+    assert all(thread.startswith("msam-batches") for _, thread in asked)
+    assert [batch.target.tolist() for batch in coming] == order[1:]
+    assert [index for index, _ in asked] == order
+
+
+def test_what_goes_wrong_in_reading_ahead_is_raised_at_its_batch():
+    coming = batches(slow(), [[1], [9], [2]])
+    assert next(coming).target.tolist() == [1]
+    with pytest.raises(ValueError, match="sample 9"):
+        next(coming)
+
+
+def test_leaving_an_epoch_early_ends_the_reading():
+    before = threading.active_count()
+    coming = batches(slow(), [[i] for i in range(8)])
+    next(coming)
+    coming.close()
+    assert threading.active_count() == before
+
+
+def test_a_split_may_look_different_in_every_epoch():
+    class Drawn(TensorSplit):
+        def in_epoch(self, seed, epoch):
+            return TensorSplit({}, self.target + 100 * seed + epoch)
+
+    assert in_epoch(split(3), seed=1, epoch=2).target.tolist() == [0, 1, 2]
+    assert in_epoch(Drawn({}, torch.arange(3)), seed=1, epoch=2).target.tolist() == [102, 103, 104]

@@ -67,7 +67,7 @@ def from_command_line(monkeypatch, tmp_path):
         seen.append(settings)
         raise Stop
 
-    monkeypatch.setattr(cli, "train", caught)
+    monkeypatch.setattr("msam.cli.train.train", caught)
     monkeypatch.chdir(tmp_path)
 
     def read(*tokens) -> RunConfig:
@@ -235,3 +235,16 @@ def test_options_are_read_off_signatures_with_help():
                 assert option.default is not None or re.search("None|Optional", str(option.type))
     assert part_name("method", None) == "joint"
     assert train.config is config
+
+
+def test_where_the_data_lie_does_not_change_what_a_run_is(tmp_path, monkeypatch):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "somewhere.py").write_text("def somewhere(*, root: str = '', size: int = 3): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    here, there, other = (
+        config(data={"name": "lab.somewhere", **options})
+        for options in ({"root": "/a"}, {"root": "/b"}, {"root": "/a", "size": 4})
+    )
+    assert here.run_name() == there.run_name() != other.run_name()
+    assert here.decisive() == there.decisive() != other.decisive()
+    assert here.data["root"] == "/a"

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import cast
 
 from msam import _registry
+from msam.data._card import Card
 from msam.data._loaders import Dataset, Split, TensorSplit
 
-__all__ = ["Dataset", "Split", "TensorSplit", "load", "names"]
+__all__ = ["Card", "Dataset", "Split", "TensorSplit", "load", "names"]
 
 
 def load(name: str) -> Callable[..., Dataset]:

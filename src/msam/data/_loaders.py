@@ -1,7 +1,9 @@
 """The form every dataset takes, and the order in which its samples come."""
 
 import hashlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -9,6 +11,9 @@ import torch
 from torch import Tensor
 
 from msam.types import Batch
+
+AHEAD = 2
+"""Batches that are read before they are asked for."""
 
 
 class Split(Protocol):
@@ -141,10 +146,36 @@ def in_chunks(order: Sequence[int], batch_size: int) -> list[list[int]]:
     return chunks
 
 
+def in_epoch(split: Split, *, seed: int, epoch: int) -> Split:
+    """Return the split as training sees it in one epoch.
+
+    A split whose samples are drawn anew in every epoch (a random crop, say) has a method `in_epoch(seed, epoch)`, and what
+    it draws depends on `(seed, epoch, sample)` alone, so that a resumed run finds it again. Measures are taken on the
+    split itself.
+    """
+    drawn = getattr(split, "in_epoch", None)
+    return drawn(seed, epoch) if drawn else split
+
+
 def batches(split: Split, order: Iterable[Sequence[int]]) -> Iterator[Batch]:
-    """Yield the batches of `split` in the given order."""
-    for index in order:
-        yield split[index]
+    """Yield the batches of `split` in the given order.
+
+    Those of a split that says `reads_ahead = True`, because it reads from disk, are made by a second thread, two ahead.
+    """
+    if not getattr(split, "reads_ahead", False):
+        yield from (split[index] for index in order)
+        return
+    reader = ThreadPoolExecutor(1, thread_name_prefix="msam-batches")
+    coming: deque[Future[Batch]] = deque()
+    try:
+        for index in order:
+            coming.append(reader.submit(split.__getitem__, index))
+            if len(coming) > AHEAD:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+    finally:
+        reader.shutdown(wait=True, cancel_futures=True)
 
 
 def _permuted(size: int, seed: int) -> list[int]:

@@ -53,12 +53,19 @@ class RunConfig(BaseModel):
     def chosen(self) -> dict[str, Any]:
         """Return what was chosen: the names of the parts, the seed, and every value that is not its default.
 
-        An option that a later version adds does not change it.
+        An option that a later version adds does not change it, nor does where the data lie.
         """
         plain = {key: value for key, value in self if key not in KINDS}
         fields = type(self).model_fields
         values = {key: value for key, value in plain.items() if key == "seed" or value != fields[key].default}
         return values | {kind: _chosen(kind, getattr(self, kind)) for kind in KINDS}
+
+    def decisive(self) -> dict[str, Any]:
+        """Return the complete configuration as plain values, without where the data lie."""
+        plain = self.model_dump()
+        for kind in KINDS:
+            plain[kind] = plain[kind] and {k: v for k, v in plain[kind].items() if k not in KINDS[kind].places}
+        return plain
 
     def run_name(self) -> str:
         """Return a name for the run's folder: the parts, the seed, and a short hash of what was chosen."""
@@ -77,6 +84,7 @@ class Kind(NamedTuple):
         default: the name taken when none is given.
         open: whether a dotted name may bring a part of one's own.
         given: parameters that the loop gives, not the configuration.
+        places: options that say where something lies; what a run is does not depend on them.
         common: a TypedDict of the options that all parts of this kind take as keywords beside those of their own; their
             defaults are the part's `defaults`.
     """
@@ -87,6 +95,7 @@ class Kind(NamedTuple):
     open: bool
     given: frozenset[str] = frozenset()
     common: Any = None
+    places: frozenset[str] = frozenset()
 
 
 def _among(kind: str, options: Mapping[str, Callable[..., Any]]) -> Callable[[str], Callable[..., Any]]:
@@ -94,7 +103,7 @@ def _among(kind: str, options: Mapping[str, Callable[..., Any]]) -> Callable[[st
 
 
 KINDS: Mapping[str, Kind] = {
-    "data": Kind(data.names, data.load, "avdigits", True),
+    "data": Kind(data.names, data.load, "avdigits", True, places=frozenset({"root"})),
     "fusion": Kind(
         lambda: sorted(models.FUSIONS),
         _among("fusion", models.FUSIONS),
@@ -235,7 +244,8 @@ def _chosen(kind: str, part: Part | None) -> Part | None:
     if part is None:
         return None
     defaults = {key: json.loads(json.dumps(option.default)) for key, option in options(kind, part["name"]).items()}
-    return {key: value for key, value in part.items() if key == "name" or value != defaults.get(key)}
+    decides = {key: value for key, value in part.items() if key not in KINDS[kind].places}
+    return {key: value for key, value in decides.items() if key == "name" or value != defaults.get(key)}
 
 
 def _known_keys(given: Mapping[str, Any], known: Mapping[str, Any], *, prefix: str, of: str = "") -> None:

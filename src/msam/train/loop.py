@@ -81,7 +81,7 @@ def _begun(folder: Path, config: RunConfig, *, resume: bool) -> tuple[Record | N
     if RECORD in files and (saved is not None or _has_more_than_header(files[RECORD])):
         record = read(files[RECORD])
     found = saved["config"] if saved else record.config if record else config.model_dump()
-    lines = checkpoint.differing(config.model_dump(), _completed(found))
+    lines = checkpoint.differing(config.decisive(), _completed(found))
     if lines:
         raise ValueError(
             f"The run in {folder} is of another configuration (asked for != found): {'; '.join(lines)}. "
@@ -97,9 +97,9 @@ def _begun(folder: Path, config: RunConfig, *, resume: bool) -> tuple[Record | N
 
 
 def _completed(found: dict[str, Any]) -> dict[str, Any]:
-    """Return a recorded configuration with the defaults of options that did not exist yet; as it is if it is none."""
+    """Return what decides of a recorded configuration, with defaults of later options; as it is if it is none."""
     try:
-        return checked(found).model_dump()
+        return checked(found).decisive()
     except ValueError:
         return found
 

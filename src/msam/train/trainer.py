@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from msam.data import Split
-from msam.data._loaders import batches, in_chunks, part_of, shuffled
+from msam.data._loaders import batches, in_chunks, in_epoch, part_of, shuffled
 from msam.methods import Run, Stage
 from msam.record import Writer
 from msam.train import checkpoint, parts
@@ -128,7 +128,8 @@ class Trainer:
         scheduled = self._set_rates()
         for module in (*self.network.encoders.values(), *self.network.heads.values(), self.network.fusion):
             module.train(_trains(module))
-        for batch in batches(self.dataset.train, order[at.batch :]):
+        train = in_epoch(self.dataset.train, seed=self.config.seed, epoch=at.epoch + 1)
+        for batch in batches(train, order[at.batch :]):
             self._step(self._prepared(batch))
             at.batch += 1
             every = self.config.checkpoint_every

@@ -1,25 +1,18 @@
-"""The command line: `msam demo | list | train | report`.
+"""`msam train`: every field of the configuration is a flag and a TOML key of the same name.
 
-Every field of the configuration is a flag and a TOML key of the same name. Flags of parts are read off the parts'
-signatures, so `msam train --method mine --help` shows what `mine` brings along.
+Flags of parts are read off the parts' signatures, so `msam train --method mine --help` shows what `mine` brings along.
 """
 
 import inspect
-import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import App, Group, Parameter
-from cyclopts.exceptions import CycloptsError
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-import msam
 from msam import checks
-from msam.methods import _catalogue as catalogue
 from msam.train import config as configuration
 from msam.train import train
 from msam.train.config import KINDS, RunConfig, options, part_name, read_toml
@@ -28,88 +21,7 @@ from msam.train.progress import Bar
 GENERAL, RUN = Group("Run", sort_key=0), Group("Training", sort_key=1)
 
 
-def main(tokens: Sequence[str] | None = None) -> None:
-    """Run the command line; errors of the user's making end it with one message and exit code 1.
-
-    Parts of one's own (`--method my_lab.foo`) are also looked for in the current folder.
-    """
-    if "" not in sys.path:
-        sys.path.append("")
-    tokens = list(sys.argv[1:] if tokens is None else tokens)
-    try:
-        _app(tokens)(tokens, exit_on_error=False, print_error=False)
-    except KeyboardInterrupt:
-        _fail("Interrupted. Go on with --resume; `msam demo` does so by itself.", code=130)
-    except (CycloptsError, ValueError, OSError) as error:
-        _fail(str(error))
-
-
-def demo(*, out: Path = Path("demo"), seeds: Annotated[int, Parameter(help="seeds per method")] = 3) -> None:
-    """Train Joint, SAM and M-SAM on spoken and written digits; print a table and write a page of pictures.
-
-    Finished runs in the output folder are kept, interrupted ones go on where they stopped.
-
-    Parameters
-    ----------
-    out
-        where records, table, pictures and page go.
-    """
-    from msam.recipes import demo as recipe
-
-    checks.in_range("seeds", seeds, checks.Range(ge=1))
-    _run_all(recipe(seeds), out / "runs")
-    _report([out / "runs"], out, "best_validation")
-
-
-def list_(
-    kind: Literal["all", "data", "fusions", "methods", "optimizers", "schedules", "sharpness"] = "all", /
-) -> None:
-    """List what ships, or one kind of it, with options, defaults and ranges."""
-    wanted = [k for k in KINDS if kind in ("all", k, f"{k}s")]
-    for one in wanted:
-        table = Table("name", "what", "options", title=one, title_justify="left", show_lines=True)
-        for name in KINDS[one].names():
-            summary = _in_the_catalogue(name) if one == "method" else _summary(KINDS[one].find(name))
-            lines = [_described(key, o.default, o.range) for key, o in options(one, name).items()]
-            table.add_row(name, Text(summary), Text("\n".join(lines)))
-        Console().print(table)
-
-
-def report(
-    *runs: Path,
-    out: Path = Path("report"),
-    select: Annotated[str, Parameter(help="which epoch is reported: best_validation or last")] = "best_validation",
-) -> None:
-    """Make a table, pictures and one self-contained page from the records under RUNS.
-
-    Parameters
-    ----------
-    runs
-        records (*.jsonl) or folders that hold some.
-    out
-        where they go.
-    """
-    if not runs:
-        raise ValueError("`msam report` needs at least one record or folder: msam report runs")
-    _report(runs, out, select)
-
-
-def _app(tokens: Sequence[str]) -> App:
-    """Make the commands; those of `train` have the flags of the parts that `tokens` choose."""
-    app = App(
-        name="msam",
-        version=msam.__version__,
-        help="Multimodal training that stays balanced: train, compare, and see which modality dominates.",
-        suppress_keyboard_interrupt=False,
-    )
-    train_ = _train_command(tokens)
-    commands: dict[str, Callable[..., None]] = {"demo": demo, "list": list_, "train": train_, "report": report}
-    for name, command in commands.items():
-        app.command(command, name=name)
-    return app
-
-
-def _train_command(tokens: Sequence[str]) -> Callable[..., None]:
+def train_command(tokens: Sequence[str]) -> Callable[..., None]:
     """Make the `train` command with the flags of the parts that `tokens` choose."""
     chosen = _chosen(tokens) if tokens[:1] == ["train"] else {kind: KINDS[kind].default for kind in KINDS}
     keys: dict[str, str] = {}
@@ -152,12 +64,12 @@ def _flags(chosen: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         known = ", ".join(part.names()) + (", or a module of your own" if part.open else "")
         yield kind, _flag(str, kind, f"one of {known} [default: {part.default}]", group)
         for key, option in options(kind, name).items():
-            help_ = f"{option.help.rstrip('.')} {_limits(option.default, option.range)}"
+            help_ = f"{option.help.rstrip('.')} {limits(option.default, option.range)}"
             yield f"{kind}.{key}", _flag(_token_type(option.type), f"{kind}.{key}", help_, group)
     for key, field in RunConfig.model_fields.items():
         if key not in KINDS:
             allowed = next((m for m in field.metadata if isinstance(m, checks.Range)), None)
-            help_ = f"{field.description} {_limits(field.default, allowed)}"
+            help_ = f"{field.description} {limits(field.default, allowed)}"
             yield key, _flag(_token_type(field.annotation), key, help_, RUN)
 
 
@@ -207,43 +119,7 @@ def _nested(flags: Mapping[str, Any], file: Mapping[str, Any]) -> dict[str, Any]
     return raw | {k: v for k, v in flags.items() if v is not None and k.partition(".")[0] not in KINDS}
 
 
-def _run_all(configs: Sequence[RunConfig], folder: Path) -> None:
-    bar = Bar()
-    for number, settings in enumerate(configs, start=1):
-        bar.console.print(f"[dim]run {number} of {len(configs)}[/]", highlight=False, end="  ")
-        train(settings, folder / settings.run_name(), resume=True, watcher=bar)
-
-
-def _report(runs: Sequence[Path], out: Path, select: str) -> None:
-    from msam.report import report as make
-
-    made = make(runs, out, select=select)
-    console = Console()
-    console.print(made.console_table())
-    console.print(Text(f"Page: {out / 'page.html'}   Table: {out / 'table.md'}"), soft_wrap=True)
-
-
-def _limits(default: Any, allowed: checks.Range | None) -> str:
+def limits(default: Any, allowed: checks.Range | None) -> str:
+    """Return the range and the default of an option, in brackets."""
     shown = "none" if default is None else ",".join(map(str, default)) if isinstance(default, tuple) else default
     return f"[{allowed.describe()}; default: {shown}]" if allowed else f"[default: {shown}]"
-
-
-def _summary(part: Callable[..., Any]) -> str:
-    return (inspect.getdoc(part) or "").split("\n\n")[0].replace("\n", " ")
-
-
-def _in_the_catalogue(name: str) -> str:
-    """Return what the catalogue says of a method, a line for each point."""
-    found = catalogue.entry(name)
-    shown = ("paper", "family", "changes", "heads", "passes", "fusions", "modalities", "variants")
-    lines = [f"{key}: {value}" for key in shown if (value := getattr(found, key))]
-    return "\n".join([found.what, *lines])
-
-
-def _described(key: str, default: Any, allowed: checks.Range | None) -> str:
-    return f"{key} {_limits(default, allowed)}"
-
-
-def _fail(message: str, code: int = 1) -> typing.NoReturn:
-    Console(stderr=True).print(Text("error: ", "bold red").append(message, "default not bold"), soft_wrap=True)
-    raise SystemExit(code)

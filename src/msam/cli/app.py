@@ -1,0 +1,107 @@
+"""The command line: `msam demo | list | train | report`; what the user does wrong ends it with one message."""
+
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from cyclopts.exceptions import CycloptsError
+from rich.console import Console
+from rich.text import Text
+
+import msam
+from msam import checks
+from msam.cli.listing import list_
+from msam.cli.train import train_command
+from msam.train import RunConfig, train
+from msam.train.progress import Bar
+
+
+def main(tokens: Sequence[str] | None = None) -> None:
+    """Run the command line; errors of the user's making end it with one message and exit code 1.
+
+    Parts of one's own (`--method my_lab.foo`) are also looked for in the current folder.
+    """
+    if "" not in sys.path:
+        sys.path.append("")
+    tokens = list(sys.argv[1:] if tokens is None else tokens)
+    try:
+        _app(tokens)(tokens, exit_on_error=False, print_error=False)
+    except KeyboardInterrupt:
+        _fail("Interrupted. Go on with --resume; `msam demo` does so by itself.", code=130)
+    except (CycloptsError, ValueError, OSError) as error:
+        _fail(str(error))
+
+
+def demo(*, out: Path = Path("demo"), seeds: Annotated[int, Parameter(help="seeds per method")] = 3) -> None:
+    """Train Joint, SAM and M-SAM on spoken and written digits; print a table and write a page of pictures.
+
+    Finished runs in the output folder are kept, interrupted ones go on where they stopped.
+
+    Parameters
+    ----------
+    out
+        where records, table, pictures and page go.
+    """
+    from msam.recipes import demo as recipe
+
+    checks.in_range("seeds", seeds, checks.Range(ge=1))
+    _run_all(recipe(seeds), out / "runs")
+    _report([out / "runs"], out, "best_validation")
+
+
+def report(
+    *runs: Path,
+    out: Path = Path("report"),
+    select: Annotated[str, Parameter(help="which epoch is reported: best_validation or last")] = "best_validation",
+) -> None:
+    """Make a table, pictures and one self-contained page from the records under RUNS.
+
+    Parameters
+    ----------
+    runs
+        records (*.jsonl) or folders that hold some.
+    out
+        where they go.
+    """
+    if not runs:
+        raise ValueError("`msam report` needs at least one record or folder: msam report runs")
+    _report(runs, out, select)
+
+
+def _app(tokens: Sequence[str]) -> App:
+    """Make the commands; those of `train` have the flags of the parts that `tokens` choose."""
+    app = App(
+        name="msam",
+        version=msam.__version__,
+        help="Multimodal training that stays balanced: train, compare, and see which modality dominates.",
+        suppress_keyboard_interrupt=False,
+    )
+    train_ = train_command(tokens)
+    commands: dict[str, Callable[..., None]] = {"demo": demo, "list": list_, "train": train_, "report": report}
+    for name, command in commands.items():
+        app.command(command, name=name)
+    return app
+
+
+def _run_all(configs: Sequence[RunConfig], folder: Path) -> None:
+    bar = Bar()
+    for number, settings in enumerate(configs, start=1):
+        bar.console.print(f"[dim]run {number} of {len(configs)}[/]", highlight=False, end="  ")
+        train(settings, folder / settings.run_name(), resume=True, watcher=bar)
+
+
+def _report(runs: Sequence[Path], out: Path, select: str) -> None:
+    from msam.report import report as make
+
+    made = make(runs, out, select=select)
+    console = Console()
+    console.print(made.console_table())
+    console.print(Text(f"Page: {out / 'page.html'}   Table: {out / 'table.md'}"), soft_wrap=True)
+
+
+def _fail(message: str, code: int = 1) -> typing.NoReturn:
+    Console(stderr=True).print(Text("error: ", "bold red").append(message, "default not bold"), soft_wrap=True)
+    raise SystemExit(code)

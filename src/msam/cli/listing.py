@@ -1,0 +1,44 @@
+"""`msam list`: what ships, with options, defaults and ranges."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from msam import checks
+from msam.cli.train import limits
+from msam.methods import _catalogue as catalogue
+from msam.train.config import KINDS, options
+
+
+def list_(
+    kind: Literal["all", "data", "fusions", "methods", "optimizers", "schedules", "sharpness"] = "all", /
+) -> None:
+    """List what ships, or one kind of it, with options, defaults and ranges."""
+    wanted = [k for k in KINDS if kind in ("all", k, f"{k}s")]
+    for one in wanted:
+        table = Table("name", "what", "options", title=one, title_justify="left", show_lines=True)
+        for name in KINDS[one].names():
+            summary = _in_the_catalogue(name) if one == "method" else _summary(KINDS[one].find(name))
+            lines = [_described(key, o.default, o.range) for key, o in options(one, name).items()]
+            table.add_row(name, Text(summary), Text("\n".join(lines)))
+        Console().print(table)
+
+
+def _summary(part: Callable[..., Any]) -> str:
+    return (inspect.getdoc(part) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _in_the_catalogue(name: str) -> str:
+    """Return what the catalogue says of a method, a line for each point."""
+    found = catalogue.entry(name)
+    shown = ("paper", "family", "changes", "heads", "passes", "fusions", "modalities", "variants")
+    lines = [f"{key}: {value}" for key in shown if (value := getattr(found, key))]
+    return "\n".join([found.what, *lines])
+
+
+def _described(key: str, default: Any, allowed: checks.Range | None) -> str:
+    return f"{key} {limits(default, allowed)}"
