@@ -1,4 +1,14 @@
-"""Datasets: one file each; the folder is the registry."""
+"""Datasets: one file each; the folder is the registry.
+
+A dataset module `NAME.py` defines, by these names:
+
+    NAME(*, root="", ...) -> Dataset            ready to train on; keyword-only parameters are its configuration
+    card(**the same) -> Card                    what is known before any file is read
+    prepare(root, out, *, ...) -> Path          raw release -> prepared folder (`_prepare`); only where there is a need
+    check(root, *, ...) -> Check                what is there, missing, broken (`_check`)
+
+`msam data prepare NAME` and `msam data check NAME` take their flags from the keyword-only parameters of the last two.
+"""
 
 from collections.abc import Callable
 from typing import cast
