@@ -13,6 +13,7 @@ NAMES = ("audio", "image", "text", "touch")
 def model(fusion: str, count: int) -> MultimodalModel:
     torch.manual_seed(count)
     more = {"hidden": (8,), "dropout": 0.5} if fusion in ("maxout", "early") else {}
+    more |= {"segments": 1, "locations": 1} if fusion == "psp" else {}
     names = NAMES[:count]
     net = build(dict.fromkeys(names, "mlp"), dict.fromkeys(names, (5,)), 7, fusion, **more).double()
     for module in net.modules():
@@ -27,7 +28,7 @@ def inputs(count: int) -> dict[str, torch.Tensor]:
 
 
 every_model = pytest.mark.parametrize(
-    ("fusion", "count"), [(fusion, count) for fusion in sorted(FUSIONS) for count in (1, 2, 3, 4)]
+    ("fusion", "count"), [(f, count) for f in sorted(FUSIONS) for count in (1, 2, 3, 4) if f != "psp" or count < 3]
 )
 
 

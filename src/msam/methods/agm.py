@@ -191,5 +191,9 @@ class AGM(Method):
         if self.absent == "feature":
             return {name: torch.zeros_like(feature) for name, feature in there.items()}
         made = network.encode({name: torch.zeros_like(batch.inputs[name][:1]) for name in network.modalities})
-        expanded = {name: feature.expand_as(there[name]) for name, feature in made.items()}
-        return expanded if batch.present is None else where_present(expanded, batch.present, network.modalities)
+        samples = len(next(iter(batch.inputs.values())))
+        # one sample of zeros, for all: a feature, or one for each of its segments
+        expanded = {name: feature.repeat(samples, *[1] * (feature.dim() - 1)) for name, feature in made.items()}
+        if batch.present is None:
+            return expanded
+        return where_present(expanded, batch.present, network.modalities, samples)

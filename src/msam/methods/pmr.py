@@ -15,6 +15,8 @@ from msam.methods._base import Method, Passes, Run, per_sample_loss
 from msam.methods._scores import compared
 from msam.methods._window import within
 from msam.models import MultimodalModel
+from msam.models.fusion import pooled
+from msam.models.multimodal import of_rows
 from msam.types import Batch, Output
 
 SMALLEST = 1e-12
@@ -206,9 +208,11 @@ class Judged(NamedTuple):
 
 def _judged(run: Run, output: Output, batch: Batch, place: int) -> Judged:
     name = run.modalities[place]
-    features, made = output.features[name], run.state["prototypes"][name]
+    features, made = pooled(output.features[name]), run.state["prototypes"][name]
     means, known = made["means"].to(features), made["known"].to(features.device)
-    there = torch.ones_like(batch.target, dtype=torch.bool) if batch.present is None else batch.present[:, place]
+    there = torch.ones_like(batch.target, dtype=torch.bool)
+    if batch.present is not None:
+        there = of_rows(batch.present, len(features))[:, place]
     if not known.any():
         nothing = features.new_zeros(len(features))
         return Judged(nothing, nothing, features.new_tensor(torch.nan))
@@ -229,10 +233,11 @@ def _class_sums(run: Run, batches: Iterator[Batch]) -> tuple[dict[str, Tensor], 
     counts: dict[str, Tensor] = {}
     with shapley.evaluating(run.network):
         for batch in batches:
-            for place, (name, h) in enumerate(run.network.encode(batch.inputs).items()):
+            for place, (name, feature) in enumerate(run.network.encode(batch.inputs).items()):
+                h = pooled(feature)
                 of_class = functional.one_hot(batch.target.long(), run.num_classes).to(h)
                 if batch.present is not None:
-                    of_class = of_class * batch.present[:, place, None]
+                    of_class = of_class * of_rows(batch.present, len(h))[:, place, None]
                 sums[name] = sums.get(name, 0) + of_class.T @ h
                 counts[name] = counts.get(name, 0) + of_class.sum(0)
     return sums, counts

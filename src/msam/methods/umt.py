@@ -12,6 +12,8 @@ from msam.methods._about import About
 from msam.methods._base import Method, Passes, Run, Stage, per_sample_loss
 from msam.methods._heads import head_losses
 from msam.models import MultimodalModel
+from msam.models.fusion import pooled
+from msam.models.multimodal import of_rows
 from msam.types import Batch, Output
 
 
@@ -108,7 +110,7 @@ class Umt(Method):
         if not self.weight:
             return fused
         taught = run.once("taught", lambda: _taught(run.state["teachers"], batch))
-        pulls = torch.stack([distance(taught[name], feature) for name, feature in output.features.items()])
+        pulls = torch.stack([distance(pooled(taught[name]), pooled(h)) for name, h in output.features.items()])
         return fused + self.weight * _summed(pulls, batch)
 
     def _teaching(self, run: Run) -> bool:
@@ -122,7 +124,9 @@ def _taught(teachers: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
 
 def _summed(terms: Tensor, batch: Batch) -> Tensor:
     """Return the sum over modalities of terms `(M, N)`, without those of modalities that a sample lacks."""
-    return (terms if batch.present is None else terms.where(batch.present.T, terms.new_zeros(()))).sum(0)
+    if batch.present is None:
+        return terms.sum(0)
+    return terms.where(of_rows(batch.present, terms.shape[1]).T, terms.new_zeros(())).sum(0)
 
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:

@@ -4,17 +4,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from msam import checks
-from msam.models.encoders import Encoder, encoder
+from msam.models.encoders import ENCODERS, Encoder, encoder
 from msam.models.fusion import ConcatFusion, Fusion, MaxoutFusion, SharedFusion, SumFusion
 from msam.models.multimodal import MultimodalModel
+from msam.models.psp import PspFusion
+from msam.models.resnet import ResNet18
 
 __all__ = [
+    "ENCODERS",
     "FUSIONS",
     "ConcatFusion",
     "Encoder",
     "Fusion",
     "MaxoutFusion",
     "MultimodalModel",
+    "PspFusion",
+    "ResNet18",
     "SharedFusion",
     "SumFusion",
     "build",
@@ -59,7 +64,20 @@ def maxout(
     return MaxoutFusion(dims, num_classes, hidden, dropout, batch_norm)
 
 
-FUSIONS: Mapping[str, Callable[..., Fusion]] = {f.__name__: f for f in (late, concat, shared, early, maxout)}
+def psp(
+    dims: Dims,
+    num_classes: int,
+    *,
+    segments: Annotated[int, checks.Range(ge=1)] = 10,
+    locations: Annotated[int, checks.Range(ge=1)] = 49,
+    threshold: Annotated[float, checks.Range(ge=0, lt=1)] = 0.099,
+    dropout: Dropout = 0.1,
+) -> Fusion:
+    """Early fusion of AVE's segments: audio-guided attention and positive sample propagation."""
+    return PspFusion(dims, num_classes, segments, locations, threshold, dropout)
+
+
+FUSIONS: Mapping[str, Callable[..., Fusion]] = {f.__name__: f for f in (late, concat, shared, early, maxout, psp)}
 """Fusions by the names of the command line; their keyword-only parameters are its flags."""
 
 

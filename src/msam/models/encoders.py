@@ -1,27 +1,16 @@
-"""Small encoders for the embedded datasets: from one modality's input to a feature."""
+"""Encoders by name: from one modality's input to a feature; the small ones of the embedded datasets are here."""
 
 from collections.abc import Callable, Mapping, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from msam import checks
+from msam.models._encoder import Encoder
+from msam.models.ave import ave_audio, ave_video
+from msam.models.resnet import resnet18, resnet18_frames
+from msam.models.transformer import transformer, transformer_masked
 
-
-class Encoder(nn.Module):
-    """A stack of layers that knows the size of the feature it gives.
-
-    Attributes:
-        dim: size of the feature `(B, dim)`.
-    """
-
-    def __init__(self, layers: Sequence[nn.Module], dim: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*layers)
-        self.dim = dim
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features `(B, dim)`."""
-        return self.layers(x)
+__all__ = ["ENCODERS", "Encoder", "digit_cnn", "encoder", "mlp", "patch_cnn"]
 
 
 def patch_cnn(shape: Sequence[int]) -> Encoder:
@@ -45,17 +34,27 @@ def mlp(shape: Sequence[int]) -> Encoder:
 
 
 ENCODERS: Mapping[str, Callable[[Sequence[int]], Encoder]] = {
-    "patch_cnn": patch_cnn,
-    "digit_cnn": digit_cnn,
-    "mlp": mlp,
+    f.__name__: f
+    for f in (
+        patch_cnn,
+        digit_cnn,
+        mlp,
+        resnet18,
+        resnet18_frames,
+        transformer,
+        transformer_masked,
+        ave_audio,
+        ave_video,
+    )
 }
+"""Encoders by the names that datasets and configurations give."""
 
 
 def encoder(name: str, shape: Sequence[int]) -> Encoder:
     """Return a fresh encoder called `name` for inputs of `shape`, the batch left out.
 
     Raises:
-        ValueError: if there is none, with the nearest known name.
+        ValueError: if there is none, with the nearest known name; if it is not for inputs of such a shape.
 
     >>> import torch
     >>> encoder("mlp", (64,))(torch.zeros(2, 64)).shape

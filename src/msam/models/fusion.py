@@ -48,7 +48,9 @@ class Fusion(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Return logits `(B, C)` from modality -> `(B, d_m)`; an absent modality is zeros of the right shape."""
+        """Return logits `(B, C)` from modality -> `(B, d_m)`, or a map `(B, ..., d_m)`, of which the mean over positions
+        counts unless a fusion says otherwise; an absent modality is zeros of the right shape.
+        """
 
     @abstractmethod
     def modality_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -92,7 +94,7 @@ class SumFusion(Fusion):
 
     def modality_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return each head's own logits, `W_m h_m + b_m`."""
-        return {name: head(features[name]) for name, head in self.linear.items()}
+        return {name: head(pooled(features[name])) for name, head in self.linear.items()}
 
     def own_parameters(self, modality: str) -> Iterator[nn.Parameter]:
         """Yield the weight and bias of the modality's head."""
@@ -125,7 +127,7 @@ class ConcatFusion(Fusion):
         """Return the split logits `W_m h_m + b / M` (OGM-GE's code for two, `b / 2`)."""
         slices = self.linear.weight.split(list(self.dims.values()), dim=1)
         bias = self.linear.bias / len(self.dims)
-        return {n: nn.functional.linear(features[n], w, bias) for n, w in zip(self.dims, slices, strict=True)}
+        return {n: nn.functional.linear(pooled(features[n]), w, bias) for n, w in zip(self.dims, slices, strict=True)}
 
     def own_parameters(self, modality: str) -> Iterator[nn.Parameter]:
         """Yield nothing: the one layer sees all modalities."""
@@ -179,7 +181,7 @@ class SharedFusion(Fusion):
 
     def modality_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what the head makes of each modality, `H(h_m)`."""
-        return {name: self.head(features[name]) for name in self.dims}
+        return {name: self.head(pooled(features[name])) for name in self.dims}
 
     def own_parameters(self, modality: str) -> Iterator[nn.Parameter]:
         """Yield nothing: the one head sees all modalities."""
@@ -265,6 +267,15 @@ class MaxoutFusion(Fusion):
         return MaxoutFusion(_some(self.dims, modalities), self.num_classes, **self.settings)
 
 
+def pooled(feature: Tensor) -> Tensor:
+    """Return `(N, d)` of a feature `(N, d)`, or of a map of features `(N, ..., d)` the mean over its positions.
+
+    >>> pooled(torch.tensor([[[1.0, 0.0], [3.0, 2.0]]]))
+    tensor([[2., 1.]])
+    """
+    return feature if feature.dim() == 2 else feature.flatten(1, -2).mean(1)
+
+
 class Maxout(nn.Module):
     """`(B, d) -> (B, m)`: the largest of `pieces` consecutive units of one linear layer."""
 
@@ -279,7 +290,7 @@ class Maxout(nn.Module):
 
 
 def _concatenated(dims: Mapping[str, int], features: Mapping[str, Tensor]) -> Tensor:
-    return torch.cat([features[name] for name in dims], dim=-1)
+    return torch.cat([pooled(features[name]) for name in dims], dim=-1)
 
 
 def _some(dims: Mapping[str, int], modalities: Collection[str]) -> dict[str, int]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from msam import checks
-from msam.models.fusion import Fusion
+from msam.models.fusion import Fusion, pooled
 from msam.types import Output
 
 
@@ -69,7 +69,9 @@ class MultimodalModel(nn.Module):
         if len(set(sizes.values())) > 1:
             raise ValueError(f"All modalities must have the same batch size, received {sizes}.")
         features = {name: self.encoders[name](inputs[name]) for name in wanted}
-        return features if present is None else where_present(features, present, self.modalities)
+        if present is None:
+            return features
+        return where_present(features, present, self.modalities, next(iter(sizes.values()), len(present)))
 
     def fuse(self, features: Mapping[str, Tensor]) -> Tensor:
         """Return the logits `(N, C)` of features; an absent modality is zeros of the right shape.
@@ -115,7 +117,7 @@ class MultimodalModel(nn.Module):
             ValueError: if there are neither.
         """
         if self.heads:
-            return {name: self.heads[name](features[name]) for name in self.modalities}
+            return {name: self.heads[name](pooled(features[name])) for name in self.modalities}
         return self.fusion.modality_logits(features)
 
     @property
@@ -143,23 +145,40 @@ def _all_there(wanted: Collection[str], given: Mapping[str, Tensor], where: str,
         )
 
 
-def where_present(features: dict[str, Tensor], present: Tensor, modalities: Sequence[str]) -> dict[str, Tensor]:
-    """Return features with zeros where a sample lacks the modality; `present` has a column for each of `modalities`.
+def where_present(
+    features: dict[str, Tensor], present: Tensor, modalities: Sequence[str], samples: int
+) -> dict[str, Tensor]:
+    """Return features with zeros where a sample lacks the modality; all rows of a sample that has several lack it.
+
+    Arguments:
+        features: modality -> `(N, ...)`.
+        present: `(B, M)` bool, a column for each of `modalities`.
+        modalities: names, in the order of the columns.
+        samples: B, of which N is a multiple.
 
     Raises:
         ValueError: if `present` is not `(B, M)` of bool.
     """
-    size = len(next(iter(features.values()), present))
-    if present.shape != (size, len(modalities)) or present.dtype != torch.bool:
+    if present.shape != (samples, len(modalities)) or present.dtype != torch.bool:
         raise ValueError(
-            f"`present` must be ({size}, {len(modalities)}) of bool, one column for each of {list(modalities)}, received "
-            f"{tuple(present.shape)} of {present.dtype}."
+            f"`present` must be ({samples}, {len(modalities)}) of bool, one column for each of {list(modalities)}, "
+            f"received {tuple(present.shape)} of {present.dtype}."
         )
     masked = {}
     for name, feature in features.items():
-        mask = present[:, modalities.index(name)].view(-1, *[1] * (feature.dim() - 1))
-        masked[name] = feature.where(mask, feature.new_zeros(()))
+        rows = of_rows(present, len(feature))[:, modalities.index(name)]
+        masked[name] = feature.where(rows.view(-1, *[1] * (feature.dim() - 1)), feature.new_zeros(()))
     return masked
+
+
+def of_rows(present: Tensor, rows: int) -> Tensor:
+    """Return `(N, M)` from `present` `(B, M)` where every sample has `N / B` rows, one after another; (AVE: 10 segments).
+
+    >>> of_rows(torch.tensor([[True, True], [False, True]]), 4).T
+    tensor([[ True,  True, False, False],
+            [ True,  True,  True,  True]])
+    """
+    return present if len(present) == rows else present.repeat_interleave(rows // len(present), 0)
 
 
 def _group(parameters: Any, role: str, modality: str | None) -> dict[str, Any]:
