@@ -65,6 +65,7 @@ def prepared(
     parameters: Mapping[str, Any],
     splits: Mapping[str, Any] | None = None,
     failures: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
     workers: int = 0,
     missing: str = "fail",
 ) -> Path:
@@ -83,6 +84,7 @@ def prepared(
         parameters: all that decides what `decode` makes; plain values.
         splits: name -> {"how": words, "parts": part -> ids}; ids of items that are left out are dropped from it.
         failures: id -> reason, of rows that did not even make an item.
+        notes: what to tell the user at the start.
         workers: processes; 0: one for each core; 1: none but this one.
         missing: "fail": look at all items, then raise if any could not be made; "skip": leave these out, count them and
             list them in the manifest.
@@ -114,6 +116,8 @@ def prepared(
             if (out / MANIFEST).exists():  # another process finished it while this one waited for the lock
                 return _done_before(out, name, parameters)
             failed = dict(failures or {})
+            for note in [*notes, *([f"{len(failed)} bad rows or files, e.g. {next(iter(failed))}"] if failed else [])]:
+                bar.told(note)
             _make(store, root, items, decode, workers, bar)
             failed |= {item.id: store.failures[item.id] for item in items if item.id in store.failures}
             if failed and missing == "fail":

@@ -1,0 +1,87 @@
+"""A split of prepared clips: a spectrogram and some frames of each, read when they are asked for."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msam.data import _frames
+from msam.data._prepared import Prepared
+from msam.types import Batch
+
+Choice = Literal["even", "random"]
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips of a prepared folder that has an array "audio" `(257, frames)` and frames "video".
+
+    As it stands, a clip gives evenly spaced frames, resized to 224 x 224. In an epoch of training (`in_epoch`) all
+    frames of a clip get one crop and one flip, drawn from `(seed, epoch, sample)` alone.
+
+    Attributes:
+        prepared: the folder.
+        places: the clips of this split, as places in the folder's lists.
+        frames: T, how many frames of each.
+        choice: which frames in training: "even", or "random" ones in every epoch.
+        drawn: seed and epoch of training, or None.
+    """
+
+    prepared: Prepared
+    places: tuple[int, ...]
+    frames: int = 1
+    choice: Choice = "even"
+    drawn: tuple[int, int] | None = None
+
+    reads_ahead = True
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: Sequence[int]) -> Batch:
+        places = [self.places[sample] for sample in index]
+        rows = [self.prepared.rows[place] for place in places]
+        audio = torch.from_numpy(np.stack([self.prepared.arrays["audio"][row] for row in rows])).unsqueeze(1)
+        video = torch.stack([self._clip(sample, row) for sample, row in zip(index, rows, strict=True)])
+        target = torch.tensor([self.prepared.labels[place] for place in places])
+        return Batch({"audio": audio, "video": video}, target)
+
+    def in_epoch(self, seed: int, epoch: int) -> "Clips":
+        """Return the split as training sees it in one epoch."""
+        return replace(self, drawn=(seed, epoch))
+
+    @property
+    def labels(self) -> list[int]:
+        """Classes of the clips."""
+        return [self.prepared.labels[place] for place in self.places]
+
+    @property
+    def ids(self) -> list[str]:
+        """Names of the clips."""
+        return [self.prepared.ids[place] for place in self.places]
+
+    def _clip(self, sample: int, row: int) -> Tensor:
+        store = self.prepared.frames["video"]
+        count = store.count(row)
+        if self.drawn is None:
+            chosen = _frames.evenly(count, self.frames)
+            return _frames.standardised([_frames.resized(store.frame(row, number)) for number in chosen])
+        rng = np.random.default_rng([*self.drawn, sample])
+        random = self.choice == "random"
+        chosen = _frames.at_random(count, self.frames, rng) if random else _frames.evenly(count, self.frames)
+        pictures = [store.frame(row, number) for number in chosen]
+        height, width, _ = pictures[0].shape
+        part = _frames.random_crop(height, width, rng)
+        flip = bool(rng.random() < 0.5)
+        return _frames.standardised([_frames.resized(picture, part, flip=flip) for picture in pictures])
+
+
+def fingerprint(prepared: Prepared, splits: Mapping[str, Clips]) -> str:
+    """Return the sha256 of what a dataset is: the fingerprint of the prepared content, and which clip is in which split."""
+    lists = {name: split.ids for name, split in splits.items()}
+    return hashlib.sha256(json.dumps([prepared.fingerprint, lists]).encode()).hexdigest()
