@@ -1,4 +1,4 @@
-"""The command line: `msam demo | list | train | report`; what the user does wrong ends it with one message."""
+"""The command line: `msam demo | list | train | data | report`; what the user does wrong ends it with one message."""
 
 import sys
 import typing
@@ -13,6 +13,7 @@ from rich.text import Text
 
 import msam
 from msam import checks
+from msam.cli.data import data_app
 from msam.cli.listing import list_
 from msam.cli.train import train_command
 from msam.train import RunConfig, train
@@ -30,7 +31,7 @@ def main(tokens: Sequence[str] | None = None) -> None:
     try:
         _app(tokens)(tokens, exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
-        _fail("Interrupted. Go on with --resume; `msam demo` does so by itself.", code=130)
+        _fail("Interrupted. Go on with --resume; `msam demo` and `msam data prepare` do so by themselves.", code=130)
     except (CycloptsError, ValueError, OSError) as error:
         _fail(str(error))
 
@@ -83,6 +84,7 @@ def _app(tokens: Sequence[str]) -> App:
     commands: dict[str, Callable[..., None]] = {"demo": demo, "list": list_, "train": train_, "report": report}
     for name, command in commands.items():
         app.command(command, name=name)
+    app.command(data_app(tokens))
     return app
 
 

@@ -5,7 +5,7 @@ found, without raising for what the user can mend. Its keyword-only parameters b
 
     def check(root: str) -> Check:
         found = Check("mine")
-        found.ok("train_data.npy: (55000, 784) float32")         # or found.missing(...), found.broken(...)
+        found.ok("train_data.npy: (55000, 784) float32")         # or .note, .missing, .broken
         found.split("train", labels, CLASSES)                     # sizes of classes
         found.fingerprint, found.batch, found.classes = dataset.fingerprint, dataset.train[range(8)], CLASSES
         return found
@@ -22,7 +22,7 @@ from msam.types import Batch
 class Finding(NamedTuple):
     """One thing that was looked at: `kind`, and what is to say of it."""
 
-    kind: Literal["ok", "missing", "broken"]
+    kind: Literal["ok", "note", "missing", "broken"]
     text: str
 
 
@@ -49,11 +49,15 @@ class Check:
     @property
     def sound(self) -> bool:
         """Whether nothing is missing or broken."""
-        return all(finding.kind == "ok" for finding in self.findings)
+        return all(finding.kind in ("ok", "note") for finding in self.findings)
 
     def ok(self, text: str) -> None:
         """Note something that is as it should be."""
         self.findings.append(Finding("ok", text))
+
+    def note(self, text: str) -> None:
+        """Note something that is worth to know and no fault."""
+        self.findings.append(Finding("note", text))
 
     def missing(self, text: str) -> None:
         """Note something that is not there."""

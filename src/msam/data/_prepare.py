@@ -92,7 +92,7 @@ def prepared(
     Raises:
         ValueError: if sources are missing or broken, ids come twice, or `out` holds something else or is being written.
         OSError: if it cannot be written (a full disk). The same call goes on later.
-        RuntimeError: if a worker process died.
+        ChildProcessError: if a worker process died.
     """
     checks.one_of("missing", missing, ("fail", "skip"))
     checks.in_range("workers", workers, Range(ge=0))

@@ -35,7 +35,7 @@ def mapped(task: Callable[[Work], Result], works: Sequence[Work], workers: int) 
         workers: processes; 0: one for each core; 1: none, the work is done here.
 
     Raises:
-        RuntimeError: if a process died.
+        ChildProcessError: if a process died.
 
     >>> list(mapped(abs, [-1, 2, -3], workers=1))
     [1, 2, 3]
@@ -55,7 +55,7 @@ def mapped(task: Callable[[Work], Result], works: Sequence[Work], workers: int) 
         while coming:
             yield coming.popleft().result()
     except BrokenProcessPool as error:
-        raise RuntimeError(
+        raise ChildProcessError(
             "A worker process died: killed from outside, out of memory, or crashed by a file. Take fewer --workers, or "
             "--workers 1 to see it happen in the main process."
         ) from error
