@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from msam import shapley
+from msam.shapley import _values
 from msam.types import Output
 from tests.definitions import shapley as definition
 
@@ -72,7 +73,7 @@ class TestValues:
         assert torch.equal(inside, shapley.shapley_values(values))
 
     def test_they_can_be_trained_through_even_after_inference_mode_came_first(self):
-        shapley._weights.cache_clear()
+        _values._weights.cache_clear()
         with torch.inference_mode():
             shapley.shapley_values(torch.ones(7))
         values = torch.ones(7, requires_grad=True)

@@ -51,7 +51,8 @@ def in_range(name: str, value: float, allowed: Range) -> float:
     Traceback (most recent call last):
     ValueError: `rho` must be >= 0, received -0.1.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not allowed.holds(value):
+    number = type(value) is float or (isinstance(value, numbers.Real) and not isinstance(value, bool))
+    if not number or not allowed.holds(value):
         raise ValueError(f"`{name}` must be {allowed.describe()}, received {value!r}.")
     return value
 

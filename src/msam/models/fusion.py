@@ -5,6 +5,7 @@ Late: a sum or a concatenation, linear; one shared head. Early: MAXOUT.
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import reduce
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from msam import checks
+from msam.shapley import evaluating
 
 
 class Fusion(nn.Module, ABC):
@@ -54,11 +56,25 @@ class Fusion(nn.Module, ABC):
 
     @abstractmethod
     def modality_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return modality -> `(B, C)`, parts of the logits that sum to them.
+        """Return modality -> `(B, C)`, parts of the logits that sum to them, each made of its own feature alone.
 
         Raises:
             ValueError: if the logits of this fusion do not split.
         """
+
+    def parts(self, features: Mapping[str, Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Return what each modality that is there adds to the logits, `M` times `(B, C)`, and the logits of none, `(1, C)`.
+
+        In evaluation mode. The logits of every coalition are sums of these.
+
+        Raises:
+            ValueError: if the logits of this fusion do not split.
+        """
+        nothing = {name: torch.zeros_like(features[name][:1]) for name in self.dims}
+        with evaluating(self):
+            present, absent = self.modality_logits(features), self.modality_logits(nothing)
+        gains = [present[name] - absent[name] for name in self.dims]
+        return gains, torch.stack([absent[name] for name in self.dims]).sum(0)
 
     @abstractmethod
     def own_parameters(self, modality: str) -> Iterator[nn.Parameter]:
@@ -95,6 +111,13 @@ class SumFusion(Fusion):
     def modality_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return each head's own logits, `W_m h_m + b_m`."""
         return {name: head(pooled(features[name])) for name, head in self.linear.items()}
+
+    def parts(self, features: Mapping[str, Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Return each head's logits without the bias, and the sum of the biases."""
+        heads: dict[str, Any] = dict(self.linear.items())
+        gains = [nn.functional.linear(pooled(features[name]), head.weight) for name, head in heads.items()]
+        biases = [head.bias for head in heads.values() if head.bias is not None]
+        return gains, reduce(torch.add, biases, gains[0].new_zeros(1, self.num_classes))
 
     def own_parameters(self, modality: str) -> Iterator[nn.Parameter]:
         """Yield the weight and bias of the modality's head."""

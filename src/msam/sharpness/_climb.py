@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 from torch import nn
 
 from msam.sharpness._common import SHORTEST, Direction
-from msam.sharpness._tensors import Gradients, displaced
+from msam.sharpness._tensors import Gradients, displaced, steps
 
 
 class Climber(Protocol):
@@ -28,15 +28,15 @@ def moved(rule: Climber, climbing: Gradients, rhos: Mapping[nn.Parameter, float]
 
     Nothing climbs where there are no gradients, all radii are 0, or the direction's length is 0 or not finite.
     """
-    with ExitStack() as climb:
-        with torch.no_grad():
-            radius = max((rhos[p] for p in climbing), default=0.0)
-            vectors, length = rule.direction(climbing) if radius else Direction({}, torch.zeros(()))
-            norm = float(length)
-            if not (math.isfinite(norm) and norm > radius * SHORTEST):
-                radius = 0.0
-            if radius:
-                step = {p: rhos[p] / norm for p in vectors}
-                climb.enter_context(displaced(vectors, step, exact=rule.exact))
-            del vectors
-        yield radius
+    known = set(rhos.values())
+    radius = known.pop() if len(known) == 1 and climbing else max((rhos[p] for p in climbing), default=0.0)
+    with torch.no_grad():
+        vectors, length = rule.direction(climbing) if radius else Direction({}, torch.zeros(()))
+    norm = float(length)
+    moves = steps(vectors, rhos)
+    del vectors
+    if radius and math.isfinite(norm) and norm > radius * SHORTEST:
+        with displaced(moves, norm, exact=rule.exact):
+            yield radius
+    else:
+        yield 0.0

@@ -36,7 +36,9 @@ def factors(
             float(group["lr"]) / rate if rate else 1.0
             for group, rate in zip(optimizer.param_groups, [*initial, *added], strict=True)
         ]
-    factor = schedule(step) if callable(schedule) else 1 / math.sqrt(step) if schedule == "inverse_sqrt" else 1.0
+    if schedule == "constant":
+        return [1.0] * len(optimizer.param_groups)
+    factor = schedule(step) if callable(schedule) else 1 / math.sqrt(step)
     checks.in_range("rho_schedule(t)", factor, checks.Range(ge=0, lt=math.inf))
     return [float(factor)] * len(optimizer.param_groups)
 
@@ -59,8 +61,9 @@ def radii(
     for position, group in enumerate(optimizer.param_groups):
         if group.get("maximize"):
             raise ValueError("The optimizer must minimize, received maximize=True. Negate the loss instead.")
-        radius = of_group(sound_radius(rho if taken else group.get("rho", rho)), position)
-        found |= dict.fromkeys(group["params"], sound_radius(radius))
+        radius = sound_radius(of_group(sound_radius(rho if taken else group.get("rho", rho)), position))
+        for p in group["params"]:
+            found[p] = radius
     return found
 
 

@@ -35,8 +35,8 @@ class Slots:
         Raises:
             ValueError: if one is sparse.
         """
-        made = {p: p.grad for p in self.parameters() if p.grad is not None}
-        sparse = [p for p, grad in made.items() if grad.is_sparse]
+        made = {p: grad for p in self.parameters() if (grad := p.grad) is not None}
+        sparse = [grad for grad in made.values() if grad.is_sparse]
         if sparse:
             raise ValueError(
                 f"{self.owner} needs dense gradients, found a sparse one for a parameter of shape "
@@ -46,8 +46,12 @@ class Slots:
 
     def put(self, gradients: Gradients) -> None:
         """Set every parameter's gradient; one that is missing becomes None."""
-        for p in self.parameters():
-            p.grad = gradients.get(p)
+        parameters = self.parameters()
+        if len(gradients) < len(parameters):
+            for p in parameters:
+                p.grad = None
+        for p, gradient in gradients.items():
+            p.grad = gradient
 
     @contextmanager
     def stashed(self) -> Iterator[Gradients]:

@@ -1,6 +1,7 @@
 """What a climb does to lists of tensors: their length, a step along them, the blend of two gradients; statistics held."""
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 Gradients = dict[nn.Parameter, Tensor]
+CLONE = getattr(torch, "_foreach_clone", None)  # younger than the oldest torch we work with
+PLAIN = (Tensor, nn.Parameter)  # known without asking: a question costs as much as the arithmetic on a small tensor
 
 
 def norm(tensors: Iterable[Tensor]) -> Tensor:
@@ -18,11 +21,13 @@ def norm(tensors: Iterable[Tensor]) -> Tensor:
     Of sharded tensors (FSDP2's) it is that of the whole ones, summed over ranks.
     """
     tensors = list(tensors)
-    dtype = reduce(torch.promote_types, (t.dtype for t in tensors), torch.float32)
+    dtype = reduce(torch.promote_types, {t.dtype for t in tensors}, torch.float32)
     totals = []
     for together in _by_mesh(tensors):
         norms = torch._foreach_norm(together, 2, dtype)
-        totals.append(whole(torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))))
+        device = norms[0].device
+        together = [n if n.device == device else n.to(device) for n in norms]
+        totals.append(whole(torch.linalg.vector_norm(torch.stack(together))))
     return totals[0] if len(totals) == 1 else torch.linalg.vector_norm(torch.stack(totals))
 
 
@@ -33,6 +38,8 @@ def sharded(tensor: Tensor) -> bool:
 
 def local(tensor: Tensor) -> Tensor:
     """Return this rank's part of a sharded tensor, sharing its memory; any other as it is."""
+    if type(tensor) in PLAIN:
+        return tensor
     shard: Any = tensor
     return shard.to_local() if sharded(tensor) else tensor
 
@@ -46,14 +53,23 @@ def whole(tensor: Tensor) -> Tensor:
 def _by_mesh(tensors: list[Tensor]) -> list[list[Tensor]]:
     """Return the tensors in groups that one operation may take: plain ones, and those sharded over the same ranks."""
     groups: dict[Any, list[Tensor]] = {}
+    if tensors and all(type(tensor) in PLAIN for tensor in tensors):
+        return [tensors]
     for tensor in tensors:
         groups.setdefault(getattr(tensor, "device_mesh", None), []).append(tensor)
     return list(groups.values())
 
 
-@torch.no_grad()
 def blended(first: Gradients, second: Gradients, share: float) -> Gradients:
-    """Return `(1 - share) * first + share * second`; a missing gradient counts as 0. Overwrites the tensors of `second`."""
+    """Return `(1 - share) * first + share * second`; a missing gradient counts as 0. Overwrites the tensors of `second`.
+
+    To be called where no graph is made.
+    """
+    if len(first) == len(second) and all(map(operator.is_, first, second)):  # no questions to a dict of parameters
+        mine, others = list(map(local, second.values())), list(map(local, first.values()))
+        if share < 1:
+            torch._foreach_lerp_(mine, others, 1 - share)
+        return second
     both = [p for p in second if p in first]
     if both and share < 1:
         torch._foreach_lerp_([local(second[p]) for p in both], [local(first[p]) for p in both], 1 - share)
@@ -64,36 +80,61 @@ def blended(first: Gradients, second: Gradients, share: float) -> Gradients:
 
 def kept(made: Gradients) -> Gradients:
     """Return the gradients, with copies of those that are views (into DDP's buckets), which the second pass overwrites."""
+    if not any(grad._is_view() for grad in made.values()):
+        return dict(made)
     with torch.no_grad():
         return {p: grad.clone() if grad._is_view() else grad for p, grad in made.items()}
 
 
+Steps = dict[float, tuple[list[nn.Parameter], list[Tensor]]]
+"""Radius -> parameters that move by it, and their vectors."""
+
+
+def steps(vectors: Gradients, radii: Mapping[nn.Parameter, float]) -> Steps:
+    """Return who moves how far; usually all by the same radius."""
+    if vectors and len(set(radii.values())) == 1:
+        return {next(iter(radii.values())): (list(vectors), list(vectors.values()))}
+    found: Steps = {}
+    for p, vector in vectors.items():
+        movers, along = found.setdefault(radii[p], ([], []))
+        movers.append(p)
+        along.append(vector)
+    return found
+
+
 @contextmanager
-def displaced(vectors: Gradients, scales: Mapping[nn.Parameter, float], *, exact: bool = True) -> Iterator[None]:
-    """Stand at `theta + scale * vector` inside the block; come back however it ends.
+def displaced(moves: Steps, norm: float, *, exact: bool = True) -> Iterator[None]:
+    """Stand at `theta + radius / norm * vector` inside the block; come back however it ends.
 
     From copies of theta, bit for bit; or, not exact, by subtracting the step again, to rounding and without the copies.
+    It empties `moves`: vectors that are not the gradients themselves are a copy of the parameters less during the second
+    pass, once exact climbing no longer needs them.
     """
-    with torch.no_grad():
-        weights = {p: local(p.detach()).clone() for p in vectors} if exact else {}
-    moved: list[tuple[list[nn.Parameter], list[Tensor], float]] = []
+    weights = [local(p) for movers, _ in moves.values() for p in movers] if exact else []
+    moved: list[tuple[list[Tensor], list[Tensor], float]] = []
+    copies = copied(weights)
     try:
         with torch.no_grad():
-            for scale in dict.fromkeys(scales.values()):
-                chosen = [p for p in vectors if scales[p] == scale]
-                added = [local(vectors[p]) for p in chosen]
-                torch._foreach_add_([local(p.detach()) for p in chosen], added, alpha=scale)
+            for radius in list(moves):
+                movers, along = moves.pop(radius)
+                here, added = [local(p) for p in movers], [local(vector) for vector in along]
+                torch._foreach_add_(here, added, alpha=radius / norm)
                 if not exact:
-                    moved.append((chosen, added, scale))
-                del added
-        vectors = {}  # a copy of the parameters less during the second pass, where they are not the gradients themselves
+                    moved.append((here, added, radius / norm))
+                del along, added
         yield
     finally:
         with torch.no_grad():
-            if weights:
-                torch._foreach_copy_([local(p.detach()) for p in weights], list(weights.values()))
-            for chosen, steps, scale in reversed(moved):
-                torch._foreach_sub_([local(p.detach()) for p in chosen], steps, alpha=scale)
+            if copies:
+                torch._foreach_copy_(weights, copies)
+            for here, added, length in reversed(moved):
+                torch._foreach_sub_(here, added, alpha=length)
+
+
+def copied(tensors: list[Tensor]) -> list[Tensor]:
+    """Return copies of tensors, in one call where torch has one for it."""
+    with torch.no_grad():
+        return list(CLONE(tensors)) if CLONE and tensors else [tensor.clone() for tensor in tensors]
 
 
 @contextmanager
@@ -103,7 +144,7 @@ def held(model: nn.Module | None) -> Iterator[None]:
     InstanceNorm writes into its buffers whatever its flag says, so they are copied back.
     """
     kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
-    modules = [m for m in model.modules() if isinstance(m, kinds) and m.training] if model is not None else []
+    modules = [m for m in _inside(model) if isinstance(m, kinds) and m.training]
     tracking = [m for m in modules if m.track_running_stats]
     saved = [(b, b.clone()) for m in tracking if isinstance(m, kinds[1]) for b in m.buffers(recurse=False)]
     try:
@@ -115,6 +156,15 @@ def held(model: nn.Module | None) -> Iterator[None]:
             module.track_running_stats = True
         for buffer, value in saved:
             buffer.copy_(value)
+
+
+def _inside(model: nn.Module | None) -> Iterator[nn.Module]:
+    """Yield a module and all in it; those in two places twice. `modules()` takes five times as long."""
+    waiting = [] if model is None else [model]
+    while waiting:
+        module = waiting.pop()
+        waiting.extend(m for m in module._modules.values() if m is not None)
+        yield module
 
 
 @torch.no_grad()

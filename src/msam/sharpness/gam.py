@@ -11,7 +11,7 @@ from msam.checks import Range, in_range
 from msam.sharpness._common import SHORTEST, Common, Contributions, Direction
 from msam.sharpness._perturb import Sharpness
 from msam.sharpness._radius import factors, radii
-from msam.sharpness._tensors import Gradients, displaced, held, inner, kept, norm
+from msam.sharpness._tensors import Gradients, displaced, held, inner, kept, norm, steps
 
 
 class GAM(Sharpness):
@@ -136,7 +136,7 @@ class GAM(Sharpness):
         radius = max((rhos[p] for p in along), default=0.0)
         vectors = along if radius and _sound(along, radius) else {}
         length = float(norm(vectors.values())) if vectors else 1.0
-        with displaced(vectors, {p: rhos[p] / length for p in vectors}, exact=self.exact):
+        with displaced(steps(vectors, rhos), length, exact=self.exact):
             yield
 
     @torch.no_grad()

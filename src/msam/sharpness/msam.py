@@ -233,8 +233,11 @@ def sound(contributions: Contributions | None) -> list[float]:
             "MSAM needs the contributions of the modalities, received None. Compute them from the first pass: "
             "shapley.contributions(shapley.coalition_logits(model, output.features), target)."
         )
-    given = contributions if isinstance(contributions, Tensor) else torch.as_tensor(contributions, dtype=torch.float64)
-    values = given.tolist()
+    values: Any = contributions
+    if isinstance(values, Tensor):
+        values = values.tolist()
+    elif not isinstance(values, list):
+        values = torch.as_tensor(values, dtype=torch.float64).tolist()
     if (
         not isinstance(values, list)
         or not values
