@@ -89,16 +89,15 @@ class Growing:
                     line["arrays"][name] |= {"start": start, "sizes": [frame.shape[:2] for frame in value]}
             self._write("item", {**line, "ends": ends})
         except OSError as error:
-            raise OSError(
-                error.errno,
-                f"Cannot write to {self.folder}: {error.strerror}. What is prepared so far is kept ({len(self.items)} "
-                "items); make room and give the same command again to go on.",
-            ) from error
+            raise self._cannot_write(error) from error
         self._take({**line, "ends": ends})
 
     def fail(self, item_id: str, reason: str) -> None:
         """Remember why an item could not be made."""
-        self._write("failure", {"id": item_id, "reason": reason})
+        try:
+            self._write("failure", {"id": item_id, "reason": reason})
+        except OSError as error:
+            raise self._cannot_write(error) from error
         self.failures[item_id] = reason
 
     def finish(self, manifest: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
@@ -107,13 +106,23 @@ class Growing:
         Arguments:
             manifest: from what is known of arrays and files to the whole manifest.
         """
-        described = _layout.complete(self.folder, list(self.items.values()), self._rows)
-        _layout.write_whole(self.folder / _layout.MANIFEST, json.dumps(manifest(described), indent=1).encode())
+        try:
+            described = _layout.complete(self.folder, list(self.items.values()), self._rows)
+            _layout.write_whole(self.folder / _layout.MANIFEST, json.dumps(manifest(described), indent=1).encode())
+        except OSError as error:
+            raise self._cannot_write(error) from error
         (self.folder / JOURNAL).unlink()
 
     def close(self) -> None:
         """Let go of the folder."""
         self._journal.close()
+
+    def _cannot_write(self, error: OSError) -> OSError:
+        return OSError(
+            error.errno,
+            f"Cannot write to {self.folder}: {error.strerror}. What is prepared so far is kept ({len(self.items)} items); "
+            "make room and give the same command again to go on.",
+        )
 
     def _lock(self) -> None:
         """Keep other processes away; the lock goes with the process, however it ends."""
