@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from msam import checks
 
-PLAIN = (".wav", ".flac", ".aif", ".aiff")
+PLAIN = (".wav", ".flac", ".aiff")
 """Endings of files that libsndfile reads; all else goes through libavformat."""
+
+PICTURES = (".jpg", ".jpeg", ".png")
 
 CUT_SHORT = 0.8
 """A video that ends before this share of its declared length, and half a second before it, is taken to be truncated."""
@@ -99,7 +101,7 @@ def picture(path: str | Path) -> NDArray[np.uint8]:
 
 
 def probe(path: str | Path) -> None:
-    """Look whether a sound, video or picture file can be opened, without decoding it.
+    """Look whether a sound or video file can be opened, without decoding it; a picture is decoded.
 
     Raises:
         ValueError: if it cannot.
@@ -107,6 +109,8 @@ def probe(path: str | Path) -> None:
     path = _existing(path)
     if path.suffix.lower() in PLAIN:
         _whole_wav(path)
+    if path.suffix.lower() in PICTURES:
+        picture(path)
     with _opened(path) as container:
         if not container.streams:
             raise ValueError(f"{path} must hold sound or pictures, found nothing.")
