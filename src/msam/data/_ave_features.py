@@ -104,7 +104,8 @@ def check(root: str) -> Check:
         found.ok(f"{ORDERS[name]}: {len(rows)} of {len(classes)} videos, {SEGMENTS} segments each")
         found.split(name, classes[rows].reshape(-1), CLASSES)
     left = len(classes) - sum(map(len, orders.values()))
-    found.ok(f"{left} videos are in no split")
+    if left:
+        found.note(f"{left} videos are in no split")
     found.fingerprint = _fingerprint(stores, classes, orders)
     train = orders["train"][:8]
     found.batch = FeatureSplit(stores, classes, train)[range(len(train))]
@@ -224,7 +225,10 @@ def _order(path: Path, size: int) -> NDArray[np.int64]:
     array = _opened_array(path, ORDER_KEY)
     if array.ndim != 1 or array.dtype.kind not in "iuf" or not len(array):
         raise ValueError(f"{path}: {ORDER_KEY!r} must be (n,) row numbers, found {array.shape} of {array.dtype}.")
-    values = array[:]
+    try:
+        values = array[:]
+    except OSError as error:
+        raise ValueError(f"{path} is damaged ({error}). Get it again.") from error
     outside = values[(values < 0) | (values >= size) | (values != np.floor(values))]
     if len(outside):
         raise ValueError(f"{path} must hold row numbers 0 to {size - 1}, found {outside[0]}.")

@@ -12,7 +12,8 @@ from msam.data._loaders import batches, in_chunks
 from msam.models import MultimodalModel
 from msam.types import Batch
 
-EVALUATION_BATCH = 512
+EVALUATION_BATCH, EVALUATION_BYTES = 512, 2**26
+"""Samples that are measured at once; of those that are read from disk fewer, if they are large (1 MB in AVE's features)."""
 
 
 def evaluate(
@@ -135,7 +136,7 @@ def _collected(
     coalitions, targets = [], []
     heads: dict[str, list[Tensor]] = {}
     with shapley.evaluating(network), torch.no_grad():
-        for batch in map(prepare, batches(split, in_chunks(range(len(split)), EVALUATION_BATCH))):
+        for batch in map(prepare, batches(split, in_chunks(range(len(split)), _at_once(split)))):
             output = network(batch.inputs, batch.present)
             if not output.logits.isfinite().all() and (unsound := unsound_input(batch)):
                 raise ValueError(f"{unsound} of a split of {len(split)} samples. Clean the data.")
@@ -145,6 +146,13 @@ def _collected(
                 heads.setdefault(name, []).append(logits)
             targets.append(batch.target)
     return torch.cat(coalitions, 1), {name: torch.cat(logits) for name, logits in heads.items()}, torch.cat(targets)
+
+
+def _at_once(split: Split) -> int:
+    if not getattr(split, "reads_ahead", False):
+        return EVALUATION_BATCH
+    size = sum(value.nbytes for value in split[[0]].inputs.values())
+    return min(EVALUATION_BATCH, max(2, EVALUATION_BYTES // max(size, 1)))
 
 
 def _head_logits(network: MultimodalModel, features: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
 from msam.methods import Run
+from msam.types import Batch
 
 
 class Counter:
@@ -38,7 +40,7 @@ class Counter:
 
     @contextmanager
     def counting(self, batch_size: int) -> Iterator[None]:
-        """Count what happens inside, for a batch of so many samples."""
+        """Count what happens inside, for a batch of so many samples (not segments)."""
         self._weight = 1 / (self._count * batch_size)
         try:
             yield
@@ -50,10 +52,10 @@ class Counter:
         """Forward-backward passes so far, a backward counted as two forwards."""
         return (self.forward + 2 * self.backward) / 3
 
-    def _passed(self, _module: nn.Module, _inputs: object, feature: object) -> None:
+    def _passed(self, _module: nn.Module, inputs: tuple[Any, ...], feature: object) -> None:
         if not self._weight or not isinstance(feature, Tensor):
             return
-        part = len(feature) * self._weight
+        part = len(inputs[0] if inputs and isinstance(inputs[0], Tensor) else feature) * self._weight
         self.forward += part
         if feature.requires_grad:
             feature.register_hook(lambda _: self._went_back(part))
@@ -61,3 +63,13 @@ class Counter:
     def _went_back(self, part: float) -> None:
         if self._weight:
             self.backward += part
+
+
+def samples(batch: Batch) -> int:
+    """Return how many samples a batch has; its target may have several rows for each.
+
+    >>> import torch
+    >>> samples(Batch({"audio": torch.zeros(2, 10, 128)}, torch.zeros(20)))
+    2
+    """
+    return len(next(iter(batch.inputs.values()), batch.target))

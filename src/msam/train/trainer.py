@@ -18,7 +18,7 @@ from msam.train.config import RunConfig
 from msam.train.engine import Engine
 from msam.train.header import header, weights_digest
 from msam.train.metrics import evaluate, unsound_input
-from msam.train.passes import Counter
+from msam.train.passes import Counter, samples
 from msam.train.position import Position
 from msam.train.progress import Watcher
 from msam.train.step import NotFinite, Stepper
@@ -163,7 +163,7 @@ class Trainer:
         recorded = (at.step - 1) % self.config.record_every == 0
         run.begin_step(at.step)
         self.optimizer.zero_grad()
-        with self.counter.counting(len(batch.target)):
+        with self.counter.counting(samples(batch)):
             try:
                 output, shares = self.stepper.step(rule, batch)
             except NotFinite as found:
