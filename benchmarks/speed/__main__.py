@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import torch
 from contenders import CONTENDERS, Contender, Ours
 from cyclopts import App, Parameter
-from measure import Timed, peak_bytes, synchronized, timed
+from measure import Timed, peak_bytes, timed
 from rich.console import Console
 from rich.progress import Progress
 from tables import written
@@ -134,8 +134,11 @@ def _shapley(rounds: int) -> dict[str, Any]:
     contender = _made(EIGHT, "cpu", "default", CONTENDERS["SGD"])
     output = contender.forward()
     logits = shapley.coalition_logits(contender.model, output.features)
-    steps = {"step": (contender.step, EIGHT.steps), "shares": (lambda: contender.shares(output) and None, EIGHT.steps)}
-    synchronized()
+
+    def shares() -> None:
+        contender.shares(output)
+
+    steps = {"step": (contender.step, EIGHT.steps), "shares": (shares, EIGHT.steps)}
     times = timed(steps, rounds, lambda: None)
     ratios = [a / b for a, b in zip(times["shares"].wall, times["step"].wall, strict=True)]
     return {"modalities": 8, "coalitions": len(logits), "share_of_step": round(median(ratios), 4)}

@@ -17,7 +17,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     for one in found["measured"]:
         yield ""
         yield (
-            f"**{one['model']}**, {one['parameters'] / 1e6:.2f} M parameters, {one['place']}, {one['flags']} base optimizer: "
+            f"**{one['model']}**, {one['parameters'] / 1e6:.2f} M parameters, {one['place']}, {one['flags']} base: "
             f"a step of SGD takes {one['sgd_ms']:.3g} ms; to climb, return and blend takes "
             f"{100 * one['climb_and_return']:.1f} % of it."
         )
