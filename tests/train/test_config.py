@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from msam import cli, train
-from msam.train import RunConfig
+from msam import cli, data, models, train
+from msam.train import RunConfig, parts
 from msam.train.config import KINDS, config, options, part_name, read_toml
 
 VALUES = {
@@ -19,6 +19,7 @@ VALUES = {
     "checkpoint_every": 4,
     "precision": "64-true",
     "accelerator": "auto",
+    "encoders": {"a": "mlp", "b": "patch_cnn"},
     "threads": 2,
 }
 PARTS = {
@@ -46,6 +47,9 @@ def flags(raw) -> list[str]:
     for key, value in raw.items():
         if not isinstance(value, dict):
             tokens += [f"--{key}", str(value)]
+            continue
+        if "name" not in value:
+            tokens += [f"--{key}", ",".join(f"{name}={word}" for name, word in value.items())]
             continue
         tokens += [f"--{key}", value["name"]]
         for option, setting in value.items():
@@ -123,6 +127,20 @@ def test_a_part_named_on_the_command_line_drops_the_options_of_the_files_other_p
     assert (same.optimizer["lr"], same.optimizer["nesterov"]) == (0.7, True)
 
 
+def test_encoders_in_place_of_the_datasets(tmp_path):
+    other = config(data="avdigits", encoders="image=mlp")
+    found = parts.model(other, data.card("avdigits")).encoders
+    plain = parts.model(config(data="avdigits"), data.card("avdigits")).encoders
+    assert str(found["audio"]) == str(plain["audio"])
+    assert str(found["image"]) == str(models.encoder("mlp", (1, 8, 8))) != str(plain["image"])
+    assert "encoders" not in config().chosen()
+    assert other.chosen()["encoders"] == {"image": "mlp"}
+    with pytest.raises(ValueError, match=r"Unknown modality 'imag'\. Did you mean 'image'\?"):
+        parts.model(config(encoders={"imag": "mlp"}), data.card("avdigits"))
+    with pytest.raises(ValueError, match=r"'transformer' is for sequences .*received \(1, 8, 8\)"):
+        parts.model(config(encoders={"image": "transformer"}), data.card("avdigits"))
+
+
 def test_a_configuration_read_back_from_its_own_dump_is_the_same():
     for raw in ({}, VALUES | PARTS, {"sharpness": None}):
         made = config(raw)
@@ -134,6 +152,9 @@ def test_a_configuration_read_back_from_its_own_dump_is_the_same():
     ("raw", "message"),
     [
         ({"epoch": 3}, r"Unknown key 'epoch'\. Did you mean 'epochs'\? Known: .*batch_size"),
+        ({"encoders": "audio"}, r"`encoders` must be modality=name pairs, as in audio=mlp,text=mlp, received 'audio'"),
+        ({"encoders": {"audio": "mpl"}}, r"Unknown encoder 'mpl'\. Did you mean 'mlp'\?"),
+        ({"encoders": {"audio": 3}}, r"`encoders` must be a valid string, received 3"),
         ({"sharpnes": "sam"}, r"Unknown key 'sharpnes'\. Did you mean 'sharpness'\?"),
         (
             {"sharpness": {"name": "sam", "rh": 1}},

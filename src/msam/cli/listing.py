@@ -2,20 +2,21 @@
 
 import inspect
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msam import checks
+from msam import checks, recipes
 from msam.cli.train import limits
 from msam.methods import _catalogue as catalogue
 from msam.train.config import KINDS, options
 
 
 def list_(
-    kind: Literal["all", "data", "fusions", "methods", "optimizers", "schedules", "sharpness"] = "all", /
+    kind: Literal["all", "data", "fusions", "methods", "optimizers", "recipes", "schedules", "sharpness"] = "all", /
 ) -> None:
     """List what ships, or one kind of it, with options, defaults and ranges."""
     wanted = [k for k in KINDS if kind in ("all", k, f"{k}s")]
@@ -26,6 +27,18 @@ def list_(
             lines = [_described(key, o.default, o.range) for key, o in options(one, name).items()]
             table.add_row(name, Text(summary), Text("\n".join(lines)))
         Console().print(table)
+    if kind in ("all", "recipes"):
+        Console().print(_recipes())
+
+
+def _recipes() -> Table:
+    """Return a table with a line for each dataset and fusion: the names are too many for one each."""
+    table = Table("begins with", "what", "ends with", title="recipe", title_justify="left", show_lines=True)
+    rows = [recipes.paper.found(name) for name in recipes.names()]
+    for (dataset, fusion), group in groupby(rows, key=lambda row: (row.dataset, row.fusion)):
+        about = f"{recipes.paper.DATASETS[dataset].about}; {fusion} fusion"
+        table.add_row(f"{recipes.paper.PREFIX}{dataset}-{fusion}-", Text(about), ", ".join(row.row for row in group))
+    return table
 
 
 def _summary(part: Callable[..., Any]) -> str:

@@ -12,10 +12,10 @@ from typing import Annotated, Any
 from cyclopts import App, Group, Parameter
 from rich.text import Text
 
-from msam import checks
+from msam import checks, recipes
 from msam.train import config as configuration
 from msam.train import train
-from msam.train.config import KINDS, RunConfig, options, part_name, read_toml
+from msam.train.config import KINDS, RunConfig, laid_over, options, part_name, read_toml
 from msam.train.progress import Bar
 
 GENERAL, RUN = Group("Run", sort_key=0), Group("Training", sort_key=1)
@@ -36,9 +36,9 @@ def train_command(tokens: Sequence[str]) -> Callable[..., None]:
 
     def command(**given: Any) -> None:
         """Train one run; its record and checkpoint go to a folder of its own."""
-        file, out, resume = (given.pop(name, None) for name in ("config", "out", "resume"))
-        raw = _nested({keys[name]: value for name, value in given.items()}, read_toml(file) if file else {})
-        settings = configuration(raw)
+        file, recipe, out, resume = (given.pop(name, None) for name in ("config", "recipe", "out", "resume"))
+        flags = _nested({keys[name]: value for name, value in given.items()})
+        settings = configuration(laid_over(_below(recipe, file), flags))
         folder = Path(out) if out else Path("runs") / settings.run_name()
         bar = Bar()
         result = train(settings, folder, resume=bool(resume), watcher=bar)
@@ -51,6 +51,12 @@ def train_command(tokens: Sequence[str]) -> Callable[..., None]:
 
 def _flags(chosen: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
     yield "config", _flag(str, "config", "a TOML file with any of the keys below", GENERAL)
+    yield (
+        "recipe",
+        _flag(
+            str, "recipe", "a setting to start from, as `msam list recipes` shows; file and flags go over it", GENERAL
+        ),
+    )
     yield "out", _flag(str, "out", "folder of the run; default runs/NAME", GENERAL)
     yield (
         "resume",
@@ -92,6 +98,7 @@ def _chosen(tokens: Sequence[str]) -> dict[str, str]:
     def find(
         *rest: Annotated[str, Parameter(allow_leading_hyphen=True)],
         config: str | None = None,
+        recipe: str | None = None,
         data: str | None = None,
         fusion: str | None = None,
         method: str | None = None,
@@ -99,27 +106,31 @@ def _chosen(tokens: Sequence[str]) -> dict[str, str]:
         optimizer: str | None = None,
         schedule: str | None = None,
     ) -> dict[str, str | None]:
-        return {k: v for k, v in locals().items() if k in ("config", *KINDS)}
+        return {k: v for k, v in locals().items() if k in ("config", "recipe", *KINDS)}
 
     found = finder(tokens[1:], result_action="return_value", exit_on_error=False, print_error=False)
-    file = read_toml(found["config"]) if found["config"] else {}
-    return {kind: part_name(kind, found[kind] or file.get(kind)) for kind in KINDS}
+    below = _below(found["recipe"], found["config"])
+    return {kind: part_name(kind, found[kind] or below.get(kind)) for kind in KINDS}
 
 
-def _nested(flags: Mapping[str, Any], file: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay flags over the values of a file; a part named on the command line drops another part's options."""
-    raw: dict[str, Any] = dict(file)
+def _below(recipe: str | None, file: str | None) -> dict[str, Any]:
+    """Return what flags are laid over: the values of a file, over those of a recipe."""
+    return laid_over(recipes.settings(recipe) if recipe else {}, read_toml(file) if file else {})
+
+
+def _nested(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return flags as nested values; a part whose options alone are given has no name."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    raw: dict[str, Any] = {key: value for key, value in given.items() if key.partition(".")[0] not in KINDS}
     for kind in KINDS:
-        below = dict(raw[kind]) if isinstance(raw.get(kind), Mapping) else {}
-        name = flags.get(kind) or part_name(kind, raw.get(kind))
-        if name != part_name(kind, raw.get(kind)):
-            below = {}
-        given = {k.partition(".")[2]: v for k, v in flags.items() if k.startswith(f"{kind}.") and v is not None}
-        raw[kind] = {**below, **given, "name": name}
-    return raw | {k: v for k, v in flags.items() if v is not None and k.partition(".")[0] not in KINDS}
+        part = {key.partition(".")[2]: value for key, value in given.items() if key.startswith(f"{kind}.")}
+        part |= {"name": given[kind]} if kind in given else {}
+        raw |= {kind: part} if part else {}
+    return raw
 
 
 def limits(default: Any, allowed: checks.Range | None) -> str:
     """Return the range and the default of an option, in brackets."""
-    shown = "none" if default is None else ",".join(map(str, default)) if isinstance(default, tuple) else default
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    shown = "none" if default is None or default == {} else shown
     return f"[{allowed.describe()}; default: {shown}]" if allowed else f"[default: {shown}]"

@@ -11,13 +11,13 @@ A dataset module `NAME.py` defines, by these names:
 """
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from msam import _registry
 from msam.data._card import Card
 from msam.data._loaders import Dataset, Split, TensorSplit
 
-__all__ = ["Card", "Dataset", "Split", "TensorSplit", "load", "names"]
+__all__ = ["Card", "Dataset", "Split", "TensorSplit", "card", "load", "names"]
 
 
 def load(name: str) -> Callable[..., Dataset]:
@@ -36,6 +36,27 @@ def load(name: str) -> Callable[..., Dataset]:
     if not callable(function):
         raise ValueError(f"Module {module.__name__} must define a function {name.rpartition('.')[2]}(...) -> Dataset.")
     return cast(Callable[..., Dataset], function)
+
+
+def card(name: str, **options: Any) -> Card:
+    """Return what is known of a dataset before any file of its is read; what is made on the spot is made for it.
+
+    Arguments:
+        name: as for `load`.
+        options: the dataset's configuration.
+
+    Raises:
+        ValueError: if there is no such dataset, or an option is out of range.
+
+    >>> card("avdigits").shapes["audio"]
+    (1, 32, 32)
+    """
+    dataset = load(name)
+    known = getattr(_registry.module(__name__, "dataset", name), "card", None)
+    if known is not None:
+        return cast(Card, known(**options))
+    made = dataset(**options)
+    return Card(made.name, made.shapes, made.encoders, made.num_classes, made.classes)
 
 
 def names() -> list[str]:

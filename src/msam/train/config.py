@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import docstring_parser
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic_core import PydanticCustomError
 
 from msam import checks, data, methods, models, sharpness
 from msam.checks import Range
@@ -24,6 +25,16 @@ from msam.train.optimizers import OPTIMIZERS, SCHEDULES
 
 Part = dict[str, Any]
 Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def _pairs(value: Any) -> Any:
+    """Let a mapping of words also be written `a=b,c=d`, as on the command line."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.partition("=") for pair in value.split(",") if pair]
+    if not all(key and word for key, _, word in pairs):
+        raise PydanticCustomError("pairs", "modality=name pairs, as in audio=mlp,text=mlp")
+    return {key.strip(): word.strip() for key, _, word in pairs}
 
 
 class RunConfig(BaseModel):
@@ -48,6 +59,9 @@ class RunConfig(BaseModel):
         "32-true", description="of numbers, as Lightning Fabric names it"
     )
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("cpu", description="where to train")
+    encoders: Annotated[dict[str, str], BeforeValidator(_pairs)] = Field(
+        {}, description="modality=name,..., encoders in place of the dataset's"
+    )
     threads: Annotated[int, Range(ge=0)] = Field(0, description="CPU threads, 0: torch's own choice")
 
     def chosen(self) -> dict[str, Any]:
@@ -198,7 +212,30 @@ def config(raw: Mapping[str, Any] | None = None, **more: Any) -> RunConfig:
     _known_keys(raw, RunConfig.model_fields, prefix="")
     parts = {kind: _part(kind, raw.get(kind)) for kind in KINDS}
     plain = {key: value for key, value in raw.items() if key not in KINDS}
-    return _validated(RunConfig, {**plain, **parts}, prefix="", ranges=_ranges(RunConfig))
+    settings = _validated(RunConfig, {**plain, **parts}, prefix="", ranges=_ranges(RunConfig))
+    for name in settings.encoders.values():
+        checks.one_of("encoder", name, models.ENCODERS)
+    return settings
+
+
+def laid_over(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values with others on top; a part that is named otherwise drops the options of the one below.
+
+    >>> laid_over({"sharpness": {"name": "msam", "rho": 0.3}}, {"sharpness": {"every": 2}})
+    {'sharpness': {'name': 'msam', 'rho': 0.3, 'every': 2}}
+    >>> laid_over({"sharpness": {"name": "msam", "rho": 0.3}}, {"sharpness": "sam"})
+    {'sharpness': {'name': 'sam'}}
+    """
+    raw = {**base, **more}
+    for kind in KINDS:
+        below, above = (layer.get(kind) for layer in (base, more))
+        if above is None or below is None:
+            continue
+        given = dict(above) if isinstance(above, Mapping) else {"name": part_name(kind, above)}
+        kept = dict(below) if isinstance(below, Mapping) else {"name": part_name(kind, below)}
+        same = given.get("name", part_name(kind, kept)) == part_name(kind, kept)
+        raw[kind] = {**(kept if same else {}), **given}
+    return raw
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

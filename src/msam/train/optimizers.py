@@ -54,6 +54,20 @@ def step(
     return lambda epoch: gamma if epoch >= at * epochs else 1.0
 
 
+def step_every(
+    *,
+    epochs: int,
+    period: Annotated[int, Range(ge=1)] = 70,
+    gamma: Annotated[float, Range(gt=0, le=1)] = 0.1,
+) -> Callable[[int], float]:
+    """Multiply by `gamma` after every `period` epochs, whatever the length of the run; torch's `StepLR`.
+
+    >>> [round(step_every(epochs=200)(epoch), 4) for epoch in (0, 69, 70, 140)]
+    [1.0, 1.0, 0.1, 0.01]
+    """
+    return lambda epoch: gamma ** (epoch // period)
+
+
 def cosine(*, epochs: int, final: Annotated[float, Range(ge=0, le=1)] = 0.0) -> Callable[[int], float]:
     """Half a cosine from 1 down to `final`.
 
@@ -64,4 +78,6 @@ def cosine(*, epochs: int, final: Annotated[float, Range(ge=0, le=1)] = 0.0) -> 
 
 
 OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {f.__name__: f for f in (sgd, adam, adamw)}
-SCHEDULES: Mapping[str, Callable[..., Callable[[int], float]]] = {f.__name__: f for f in (constant, step, cosine)}
+SCHEDULES: Mapping[str, Callable[..., Callable[[int], float]]] = {
+    f.__name__: f for f in (constant, step, step_every, cosine)
+}

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from msam import data, methods, models, sharpness
-from msam.data import Dataset
+from msam import checks, data, methods, models, sharpness
+from msam.data import Card, Dataset
 from msam.methods import Method
 from msam.models import MultimodalModel
 from msam.sharpness import Sharpness
@@ -25,10 +25,18 @@ def method(config: RunConfig) -> Method:
     return methods.load(config.method["name"])(**_options(config.method))
 
 
-def model(config: RunConfig, dataset: Dataset) -> MultimodalModel:
-    """Return the model as its method builds it, with fresh weights."""
+def model(config: RunConfig, dataset: Dataset | Card) -> MultimodalModel:
+    """Return the model as its method builds it, with fresh weights.
+
+    Raises:
+        ValueError: if the configuration chooses an encoder for what is no modality of the dataset, or one that its shape
+            does not fit; if fusion or method are not defined for such a model.
+    """
     fusion, classes = config.fusion, dataset.num_classes
-    plain = models.build(dataset.encoders, dataset.shapes, classes, fusion["name"], **_options(fusion))
+    for name in config.encoders:
+        checks.one_of("modality", name, dataset.shapes)
+    encoders = {name: config.encoders.get(name, kind) for name, kind in dataset.encoders.items()}
+    plain = models.build(encoders, dataset.shapes, classes, fusion["name"], **_options(fusion))
     return method(config).build(plain, classes)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from msam import methods, recipes, record
 
-RESULTS = Path(__file__).parents[1] / "results" / "avdigits-late"
+RESULTS = Path(__file__).parents[2] / "results" / "avdigits-late"
 
 
 def test_every_row_gets_the_same_number_of_trials_on_the_same_seeds():

@@ -1,4 +1,4 @@
-"""Runs that belong together, as functions that return their configurations."""
+"""The runs on AV-digits that belong together, as functions that return their configurations."""
 
 from collections.abc import Iterable
 from typing import Any
