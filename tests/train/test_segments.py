@@ -13,7 +13,7 @@ from tests.train._runs import trained
 from tests.train.segments import SEGMENTS, segments
 
 WORLD = {"name": "tests.train.segments"}
-FUSIONS = [{"name": "late"}, {"name": "psp", "locations": 4}]
+FUSIONS = [{"name": "late"}, {"name": "psp", "segments": 5, "locations": 4}]
 SHORT = {"mses": {"patience": 1}, "mslr": {"window": 1}}
 
 
