@@ -18,6 +18,7 @@ from msam import checks, data
 from msam.cli.train import limits
 from msam.data import Dataset
 from msam.data._check import Check
+from msam.data._picture import draw, picture_ending
 
 COLOURS = {"ok": "green", "note": "default", "missing": "red", "broken": "red"}
 PICTURED = 8
@@ -64,6 +65,8 @@ def _check_command(name: str) -> Callable[..., None]:
         """Say what of a dataset is there, missing or broken, and draw some samples; exit code 1 unless it is sound."""
         assert function is not None  # without a name cyclopts asks for it
         out = given.pop("out", None)
+        if out is not None:
+            picture_ending(Path(out))
         if not {"root"} <= set(inspect.signature(function).parameters):
             given.pop("root", None)
         found = function(**{key: value for key, value in given.items() if value is not None})
@@ -168,8 +171,6 @@ def _tell(console: Console, found: Check) -> None:
 
 
 def _draw(console: Console, found: Check, out: Path) -> None:
-    from msam.data._picture import draw
-
     if found.batch is None:
         console.print(Text("No picture: there is no batch to draw."), soft_wrap=True)
         return

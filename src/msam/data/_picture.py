@@ -27,11 +27,10 @@ def draw(batch: Batch, classes: Sequence[str], out: Path) -> None:
     """
     from matplotlib.figure import Figure
 
+    picture_ending(out)
     names = list(batch.inputs)
     count = min(ROWS, len(batch.inputs[names[0]]))
     figure = Figure(figsize=(4 * len(names), 1.6 * count + 0.4), layout="constrained")
-    if out.suffix.lstrip(".") not in figure.canvas.get_supported_filetypes():
-        raise ValueError(f"`--out` must be a picture, e.g. picture.png, received {str(out)!r}.")
     places = figure.subplots(count, len(names), squeeze=False)
     for row in range(count):
         for column, name in enumerate(names):
@@ -49,6 +48,14 @@ def draw(batch: Batch, classes: Sequence[str], out: Path) -> None:
         os.replace(draft, out)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def picture_ending(out: Path) -> None:
+    """Raise a ValueError if the ending of a file's name stands for no kind of picture that can be written."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    if out.suffix.lstrip(".") not in FigureCanvasBase.get_supported_filetypes():
+        raise ValueError(f"`--out` must be a picture, e.g. picture.png, received {str(out)!r}.")
 
 
 def _show(place: Any, value: Tensor, name: str) -> None:

@@ -170,9 +170,14 @@ def check(root: str = "", *, split: Split = "official", seed: int = 0, fps: Rate
         split: whose sizes are shown, for a prepared folder.
         seed: of the split.
         fps: which pictures to look at, for a release.
+
+    Raises:
+        ValueError: if there is nothing at `root`, or an option is not allowed.
     """
     from msam.data import _cremad_check
 
+    checks.arguments_in_range(check, locals())
+    checks.arguments_among_words(check, locals())
     folder, found = folder_of("cremad", root), Check("cremad", classes=CLASSES)
     if not is_prepared(folder) and _is_raw(folder):
         _cremad_check.release(found, folder, fps)
