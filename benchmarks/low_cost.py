@@ -4,8 +4,8 @@
     python benchmarks/low_cost.py table
 
 Pairs of runs share the world, the seed and everything else. In half of the dial's worlds, as chance decides, the first
-modality is the strong one. Joint training stands beside them, to tell whether climbing does anything there at all. Runs that
-are recorded are skipped, interrupted ones go on.
+modality is the strong one. Joint training stands beside them, to tell whether climbing does anything there at all. Runs
+that are recorded are skipped, interrupted ones go on.
 """
 
 import random
@@ -16,8 +16,8 @@ from typing import Any
 from avdigits_late import run as run_all
 from cyclopts import App
 
-from msam.record import Record, find
 from msam.recipes import SETTINGS
+from msam.record import Record, find
 from msam.report.stats import family, paired
 from msam.train import RunConfig, config
 
@@ -44,7 +44,8 @@ def table() -> None:
     lines = [
         "Test accuracy in percent, at the epoch that validation chose: M-SAM that climbs at every k-th step and reuses the",
         "change in between, against exact M-SAM; paired by seed or world. Intervals: 95 % BCa of the mean difference; p:",
-        "paired permutation test after Holm over the family of the data set. Written by `python benchmarks/low_cost.py table`.",
+        "paired permutation test after Holm over the family of the data set. Written by",
+        "`python benchmarks/low_cost.py table`.",
         "",
         "| Data | Row | n | Accuracy | Minus exact M-SAM | p (Holm) | Within 0.3 points |",
         "| :--- | :--- | ---: | ---: | ---: | ---: | :--- |",
@@ -87,7 +88,7 @@ def _rows(name: str, records: list[Record]) -> Iterator[str]:
     for comparison, (_, rows) in zip(found, sorted(by_row.items()), strict=True):
         low, high = 100 * comparison.low, 100 * comparison.high
         within = (
-            "yes" if -MARGIN <= low and high <= MARGIN else "mean" if abs(100 * comparison.mean) <= MARGIN else "no"
+            "yes" if low >= -MARGIN and high <= MARGIN else "mean" if abs(100 * comparison.mean) <= MARGIN else "no"
         )
         yield (
             f"| {name} | {comparison.name} | {len(comparison.differences)} | {_accuracy(rows)} | "

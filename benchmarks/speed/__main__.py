@@ -93,7 +93,7 @@ def _made(workload: Workload, place: str, flags: str, kind: type[Contender]) -> 
 
 def _peak(make: Callable[[], Contender], device: torch.device) -> int:
     contender = make()
-    return peak_bytes(lambda: contender.step, device, steps=2)
+    return peak_bytes(contender.step, device, steps=contender.period + 1)
 
 
 def _told(times: Mapping[str, Timed], who: str, copies: float) -> dict[str, Any]:

@@ -52,15 +52,14 @@ def timed(
     return found
 
 
-def peak_bytes(contender: Callable[[], Callable[[], None]], device: torch.device, steps: int) -> int:
+def peak_bytes(step: Callable[[], None], device: torch.device, steps: int) -> int:
     """Return the most memory that a contender's tensors take at once in its first steps, its model's weights aside.
 
     Arguments:
-        contender: makes it and returns what makes one step.
+        step: makes one step.
         device: where it works.
-        steps: how many steps; two make the optimizer's buffers and then meet them.
+        steps: how many steps, the first of which makes the optimizer's buffers.
     """
-    step = contender()
     gc.collect()  # what others leave would be counted as freed here
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from msam.sharpness._tensors import Gradients, inner, norm
+from msam.sharpness._tensors import Gradients, inner, local, norm
 
 
 class Change(NamedTuple):
@@ -40,6 +40,7 @@ def reused(first: Gradients, kept: Change, share: float) -> Gradients:
     """Return `first` changed by `share` times what is kept, stretched to its length."""
     factor = share * float(norm(first.values()))
     spent = {p: g * (1 + share * kept.along) for p, g in first.items()}
-    for p, g in kept.across.items():
-        spent[p] = spent[p].add_(g, alpha=factor) if p in spent else g * factor
-    return spent
+    both = [p for p in kept.across if p in spent]
+    if both:
+        torch._foreach_add_([local(spent[p]) for p in both], [local(kept.across[p]) for p in both], alpha=factor)
+    return spent | {p: g * factor for p, g in kept.across.items() if p not in spent}
