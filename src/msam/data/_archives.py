@@ -57,7 +57,7 @@ def _take(archive: Path, wanted: tuple[str, ...], folder: Path) -> None:
         raise ValueError(f"The archive must exist, found none at {archive}.")
     left = list(wanted)
     try:
-        with tarfile.open(archive, "r|*") as opened:
+        with tarfile.open(archive, "r:*") as opened:
             for member in opened:
                 _harmless(archive, member)
                 name = next((name for name in wanted if member.isfile() and _ends(member.name, name)), None)
@@ -67,6 +67,7 @@ def _take(archive: Path, wanted: tuple[str, ...], folder: Path) -> None:
                     raise ValueError(f"{archive} must hold {name} once, found it again as {member.name!r}.")
                 left.remove(name)
                 _copy(opened, member, folder / name)
+            _read_out(opened)
     except (tarfile.TarError, EOFError, zlib.error) as error:
         reason = f"{type(error).__name__}: {error}".rstrip(".")
         raise ValueError(f"{archive} is truncated, damaged or no tar archive ({reason}). Get it again.") from error
@@ -78,6 +79,13 @@ def _take(archive: Path, wanted: tuple[str, ...], folder: Path) -> None:
         raise ValueError(
             f"{archive} must hold {len(wanted)} files, found {len(wanted) - len(left)}; lacking are {left}."
         )
+
+
+def _read_out(opened: tarfile.TarFile) -> None:
+    """Read to the end of the file: only there does gzip compare its checksum."""
+    assert opened.fileobj is not None
+    while opened.fileobj.read(2**20):
+        pass
 
 
 def _harmless(archive: Path, member: tarfile.TarInfo) -> None:
