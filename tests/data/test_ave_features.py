@@ -19,10 +19,10 @@ from tests.fixtures._learning import surprise
 
 ave = data.load("ave")
 module = importlib.import_module("msam.data.ave")
-PSP = (
+PSP = (  # noqa: SIM905 - read as a list
     "bell, Male, Bark, aircraft, car, Female, Helicopter, Violin, Flute, Ukulele, Fry, Truck, Shofar, Motorcycle, guitar, "
     "Train, Clock, Banjo, Goat, Baby, Bus, Chainsaw, Cat, Horse, Toilet, Rodents, Accordion, Mandolin, background"
-).split(", ")  # noqa: SIM905 - read as a list
+).split(", ")
 
 
 @pytest.fixture(scope="module")
