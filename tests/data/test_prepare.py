@@ -477,6 +477,23 @@ class TestDamage:
         (out / name).write_bytes(data)
         assert damages(opened(out, "toy")) == [f"{array} of 11 has changed since it was prepared"]
 
+    @pytest.mark.parametrize("name", ["video.frames.npy", "video.starts.npy"])
+    def test_a_changed_index_is_noticed_when_it_is_opened(self, raw, out, name):
+        _toy.prepare(raw, out)
+        data = bytearray((out / name).read_bytes())
+        data[-8] ^= 1
+        (out / name).write_bytes(data)
+        with pytest.raises(ValueError, match=rf"{name} has changed since it was prepared"):
+            opened(out, "toy")
+
+    @pytest.mark.parametrize(("old", "new"), [(b"<f4", b"<i4"), (b"NUMPY", b"NUMPI"), (b"3, 4", b"4, 3")])
+    def test_a_changed_header_is_noticed_when_it_is_opened(self, raw, out, old, new):
+        _toy.prepare(raw, out)
+        data = (out / "audio.npy").read_bytes()
+        (out / "audio.npy").write_bytes(data.replace(old, new, 1))
+        with pytest.raises(ValueError, match=r"audio\.npy must hold rows of"):
+            opened(out, "toy")
+
     def test_a_changed_label_is_found(self, raw, out):
         _toy.prepare(raw, out)
         manifest = json.loads((out / "manifest.json").read_text())

@@ -22,6 +22,7 @@ Arrays = Mapping[str, NDArray[Any] | Frames]
 """What an item is made into: name -> array of one shape for all items, or a list of frames `(height, width, 3)`."""
 
 MANIFEST = "manifest.json"
+INDICES = (".frames.npy", ".starts.npy")
 FORMAT = 1
 HEADER = 128
 """Bytes before the rows of a .npy file here; always the same, since the number of rows is known last."""
@@ -95,7 +96,7 @@ def complete(folder: Path, lines: Sequence[Mapping[str, Any]], rows: int) -> dic
     """Write the headers and indices of a folder whose rows are all there, and force everything onto the disk.
 
     Returns:
-        arrays (name -> form) and files (name -> bytes), for the manifest.
+        arrays (name -> form) and files (name -> bytes, and sha256 of the indices), for the manifest.
     """
     arrays = {name: _form_of(array) for name, array in lines[0]["arrays"].items()}
     names = []
@@ -110,7 +111,15 @@ def complete(folder: Path, lines: Sequence[Mapping[str, Any]], rows: int) -> dic
             end = HEADER + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
             _cut(folder / f"{name}.npy", end, _header(dtype, shape))
             names.append(f"{name}.npy")
-    return {"arrays": arrays, "files": {name: (folder / name).stat().st_size for name in names}}
+    return {"arrays": arrays, "files": {name: facts(folder / name) for name in names}}
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """Return what a file of a prepared folder is told by: its size, and its sha256 where it is an index."""
+    found: dict[str, Any] = {"bytes": path.stat().st_size}
+    if path.name.endswith(INDICES):
+        found["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
 
 
 def write_whole(path: Path, content: bytes) -> None:

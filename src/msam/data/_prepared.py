@@ -1,7 +1,7 @@
 """A prepared folder, opened: arrays and frames mapped into memory, as the manifest describes them."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def opened(folder: str | Path, name: str) -> Prepared:
     """
     folder = Path(folder)
     manifest = read_manifest(folder, name)
-    for problem in _wrong_sizes(folder, manifest):
+    for problem in _wrong_files(folder, manifest):
         raise ValueError(f"{problem}. Prepare {name} anew: msam data prepare {name} --root RAW --out FOLDER")
     arrays, frames = {}, {}
     for key, form in manifest["arrays"].items():
@@ -94,7 +94,7 @@ def opened(folder: str | Path, name: str) -> Prepared:
             content = np.memmap(folder / f"{key}.frames", np.uint8, mode="r")
             frames[key] = FrameStore(content, _loaded(folder, f"{key}.frames"), _loaded(folder, f"{key}.starts"))
         else:
-            arrays[key] = np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False)
+            arrays[key] = _mapped(folder / f"{key}.npy", form, name)
     items = manifest["items"]
     return Prepared(
         folder,
@@ -155,14 +155,29 @@ def damages(prepared: Prepared, progress: Callable[[int, int], None] = lambda _,
     return found
 
 
-def _wrong_sizes(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
-    found = []
-    for name, size in manifest["files"].items():
-        there = (folder / name).stat().st_size if (folder / name).is_file() else None
-        if there is None:
-            found.append(f"{folder / name} is missing")
-        elif there != size:
-            found.append(f"{folder / name} must have {size} bytes, found {there}")
+def _wrong_files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
+    for name, wanted in manifest["files"].items():
+        if not (folder / name).is_file():
+            yield f"{folder / name} is missing"
+            continue
+        there = _layout.facts(folder / name)
+        if there["bytes"] != wanted["bytes"]:
+            yield f"{folder / name} must have {wanted['bytes']} bytes, found {there['bytes']}"
+        elif there != wanted:
+            yield f"{folder / name} has changed since it was prepared"
+
+
+def _mapped(path: Path, form: Mapping[str, Any], name: str) -> NDArray[Any]:
+    wanted = np.dtype(form["dtype"]), tuple(form["shape"])
+    there: Any
+    found: NDArray[Any] = np.empty(0)
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        there = found.dtype, found.shape[1:]
+    except ValueError as error:
+        there = str(error)
+    if there != wanted:
+        raise ValueError(f"{path} must hold rows of {wanted}, found {there}. Prepare {name} anew.")
     return found
 
 
