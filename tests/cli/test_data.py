@@ -160,6 +160,15 @@ class TestCheck:
         assert code == 1
         assert f"missing audio of {CLIPS[0]}" in out
 
+    def test_of_many_faults_twenty_are_written_out(self, msam_, release, tmp_path):
+        raw = shutil.copytree(release, tmp_path / "raw")
+        for number in range(30):
+            (raw / "AudioWAV" / f"2001_TIE_HAP_{chr(65 + number // 26)}{chr(65 + number % 26)}.wav").write_bytes(b"")
+        code, out, _ = msam_("data check cremad --root raw")
+        assert code == 1
+        assert out.count("broken  raw/AudioWAV/2001") == 20
+        assert "broken  and 10 more" in out
+
     def test_what_is_not_there_is_an_error(self, msam_):
         fails(msam_, "data check cremad", "MSAM_DATA")
         fails(msam_, "data check cremad --root nowhere", "found nothing at nowhere")

@@ -37,6 +37,22 @@ def video(request, tmp_path_factory):
     return write_video(path, moving(75), 30, tone(44100, 2.5))
 
 
+@pytest.fixture(scope="module")
+def ffmpeg():
+    """Return a function that runs Debian's ffmpeg, a decoder that is not ours."""
+    program = shutil.which("ffmpeg")
+    if program is None:
+        if os.environ.get("MSAM_REQUIRE_FFMPEG") == "1":
+            pytest.fail("MSAM_REQUIRE_FFMPEG=1 and there is no ffmpeg")
+        pytest.skip("there is no ffmpeg program here")
+
+    def run(*arguments):
+        command = [program, "-v", "error", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, check=True).stdout
+
+    return run
+
+
 class TestSound:
     @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32", "FLOAT"])
     def test_samples_at_their_own_rate_come_as_they_are(self, tmp_path, subtype):
@@ -101,20 +117,24 @@ class TestFrames:
             assert found[..., 2].mean() == pytest.approx(3 * number, abs=6)
 
     @pytest.mark.ffmpeg
-    def test_they_are_what_ffmpeg_decodes(self, video):
-        program = shutil.which("ffmpeg")
-        if program is None:
-            if os.environ.get("MSAM_REQUIRE_FFMPEG") == "1":
-                pytest.fail("MSAM_REQUIRE_FFMPEG=1 and there is no ffmpeg")
-            pytest.skip("there is no ffmpeg program here")
-        command = [program, "-v", "error", "-i", str(video), "-f", "rawvideo", "-pix_fmt", "rgb24", "-vsync", "0", "-"]
-        raw = subprocess.run(command, capture_output=True, check=True).stdout
+    def test_they_are_what_ffmpeg_decodes(self, video, ffmpeg):
+        raw = ffmpeg("-i", video, "-f", "rawvideo", "-pix_fmt", "rgb24", "-vsync", "0", "-")
         wanted = np.frombuffer(raw, np.uint8).reshape(-1, 48, 64, 3)
         assert len(wanted) == 75
         for number, found in frames(video, 10):
             difference = np.abs(found.astype(int) - wanted[number])
             assert difference.max() <= 4
             assert difference.mean() < 0.5
+
+    @pytest.mark.ffmpeg
+    @pytest.mark.parametrize("turn", [90, 180, 270])
+    def test_a_video_that_says_it_was_turned_is_upright_as_ffmpegs(self, tmp_path, ffmpeg, turn):
+        path, turned = write_video(tmp_path / "a.mp4", moving(3)), tmp_path / "turned.mp4"
+        ffmpeg("-i", path, "-c", "copy", "-metadata:s:v", f"rotate={turn}", turned)
+        (_, found), *_ = frames(turned, 30)
+        raw = ffmpeg("-i", turned, "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
+        assert found.shape == ((48, 64, 3) if turn == 180 else (64, 48, 3))
+        assert np.abs(found.astype(int) - np.frombuffer(raw, np.uint8).reshape(found.shape)).max() <= 4
 
     def test_pictures_are_read_as_written(self, tmp_path):
         source = moving(1)[0]
@@ -146,6 +166,17 @@ class TestBrokenFiles:
         for read in (picture, probe):
             with pytest.raises(ValueError, match=r"a\.jpg cannot be decoded"):
                 read(tmp_path / "a.jpg")
+
+    def test_it_was_not_fetched_by_git_lfs(self, tmp_path):
+        text = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"
+        for name, read in (
+            ("a.wav", lambda p: read_audio(p, 16000)),
+            ("a.flv", lambda p: list(frames(p, 1))),
+            ("b.wav", probe),
+        ):
+            (tmp_path / name).write_text(text)
+            with pytest.raises(ValueError, match=r"is a pointer of Git LFS .*git lfs pull"):
+                read(tmp_path / name)
 
     def test_it_is_empty(self, tmp_path):
         for name in ("a.wav", "a.flv", "a.jpg"):

@@ -3,6 +3,7 @@
 import inspect
 import sys
 import typing
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,8 @@ from msam.data._picture import draw, picture_ending
 
 COLOURS = {"ok": "green", "note": "default", "missing": "red", "broken": "red"}
 PICTURED = 8
+LISTED = 20
+"""Findings of one kind that are written out; of the others there is a count."""
 
 
 def data_app(tokens: Sequence[str]) -> App:
@@ -156,9 +159,15 @@ def _loading(dataset: Callable[..., Dataset]) -> Callable[..., Check]:
 
 
 def _tell(console: Console, found: Check) -> None:
+    counts = Counter(kind for kind, _ in found.findings)
+    shown: Counter[str] = Counter()
     for kind, text in found.findings:
-        line = Text.assemble((f"{kind:8}", COLOURS[kind]), text)
-        console.print(line, soft_wrap=True)
+        shown[kind] += 1
+        if shown[kind] <= LISTED:
+            console.print(Text.assemble((f"{kind:8}", COLOURS[kind]), text), soft_wrap=True)
+        elif shown[kind] == counts[kind]:
+            more = f"and {counts[kind] - LISTED} more"
+            console.print(Text.assemble((f"{kind:8}", COLOURS[kind]), more), soft_wrap=True)
     if found.splits:
         classes = list(next(iter(found.splits.values())))
         table = Table("class", *found.splits)

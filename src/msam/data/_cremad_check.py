@@ -10,7 +10,6 @@ from msam.data._prepare import Item
 from msam.types import Batch
 
 SHOWN = 8
-LISTED = 20
 
 
 def release(found: Check, root: Path, fps: int) -> None:

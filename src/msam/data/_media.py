@@ -18,6 +18,9 @@ PLAIN = (".wav", ".flac", ".aiff")
 
 PICTURES = (".jpg", ".jpeg", ".png")
 
+POINTER = b"version https://git-lfs.github.com/"
+"""How a file begins that Git LFS has not fetched: the release of CREMA-D is kept there, and a plain clone has no more."""
+
 CUT_SHORT = 0.8
 """A video that ends before this share of its declared length, and half a second before it, is taken to be truncated."""
 
@@ -213,4 +216,9 @@ def _existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"A file must be at {path}, found {'a folder' if path.is_dir() else 'none'}.")
+    with open(path, "rb") as opened:
+        if opened.read(len(POINTER)) == POINTER:
+            raise ValueError(
+                f"{path} is a pointer of Git LFS and not the file itself. Run `git lfs pull` where it was cloned to."
+            )
     return path
