@@ -2,7 +2,7 @@
 
 Preparation, in clips for each second of one core, beside the ffmpeg program with one thread on the same clips (which
 decodes them and keeps one frame a second, and makes no spectrogram). "At work" is the share of the time from the first
-clip to the last in which workers decode rather than wait, whoever else uses the machine. Loading, in samples a second,
+clip to the last in which workers decode, whoever else uses the machine; what they hash and send counts as waiting. Loading, in samples a second,
 beside the training step that waits for them. Clips are synthetic, in the size and codecs of the release; give --root for
 the release itself.
 """
@@ -57,7 +57,7 @@ def main(*, root: str = "", actors: int = SYNTHETIC, steps: int = 3) -> None:
             out, log = Path(folder) / f"out{workers}", Path(folder) / f"log{workers}"
             log.mkdir()
             wall, cpu = _timed(partial(_prepare, raw, out, workers, log))
-            table.add_row(f"msam, {workers} workers", *_rates(count, wall, cpu), f"{_at_work(log, workers):.0%}")
+            table.add_row(f"msam --workers {workers}", *_rates(count, wall, cpu), f"{_at_work(log, workers):.0%}")
         if shutil.which("ffmpeg"):
             table.add_row("ffmpeg -threads 1", *_rates(count, *_timed(lambda: _ffmpeg(raw))), "")
         console.print(table)
