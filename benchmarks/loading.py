@@ -2,9 +2,9 @@
 
 Preparation, in clips for each second of one core, beside the ffmpeg program with one thread on the same clips (which
 decodes them and keeps one frame a second, and makes no spectrogram). "At work" is the share of the time from the first
-clip to the last in which workers decode, whoever else uses the machine; what they hash and send counts as waiting. Loading, in samples a second,
-beside the training step that waits for them. Clips are synthetic, in the size and codecs of the release; give --root for
-the release itself.
+clip to the last in which workers decode, whoever else uses the machine; what they hash and send counts as waiting.
+Loading, in samples a second, beside the training step that waits for them. Clips are synthetic, in the size and codecs of
+the release; give --root for the release itself.
 """
 
 import os
