@@ -8,10 +8,11 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from torch import Tensor
 
 from msam.data import _frames
-from msam.data._prepared import Prepared
+from msam.data._prepared import FrameStore, Prepared
 from msam.types import Batch
 
 Choice = Literal["even", "random"]
@@ -66,19 +67,33 @@ class Clips:
         return [self.prepared.ids[place] for place in self.places]
 
     def _clip(self, sample: int, row: int) -> Tensor:
-        store = self.prepared.frames["video"]
-        count = store.count(row)
-        if self.drawn is None:
-            chosen = _frames.evenly(count, self.frames)
-            return _frames.standardised([_frames.resized(store.frame(row, number)) for number in chosen])
-        rng = np.random.default_rng([*self.drawn, sample])
-        random = self.choice == "random"
-        chosen = _frames.at_random(count, self.frames, rng) if random else _frames.evenly(count, self.frames)
-        pictures = [store.frame(row, number) for number in chosen]
-        height, width, _ = pictures[0].shape
-        part = _frames.random_crop(height, width, rng)
-        flip = bool(rng.random() < 0.5)
-        return _frames.standardised([_frames.resized(picture, part, flip=flip) for picture in pictures])
+        rng = None if self.drawn is None else np.random.default_rng([*self.drawn, sample])
+        return taken(self.prepared.frames["video"], row, self.frames, self.choice, rng)
+
+
+def taken(
+    store: FrameStore, row: int, wanted: int, choice: str, rng: Generator | None, size: int = _frames.SIZE
+) -> Tensor:
+    """Return frames of a row as a clip `(3, wanted, size, size)`; with `rng` one crop and one flip are drawn for all.
+
+    Arguments:
+        store: where they are.
+        row: of the store.
+        wanted: how many.
+        choice: which with `rng`: "even" or "random"; evenly spaced ones without.
+        rng: source of the draw; None as at evaluation.
+        size: height and width of the clip.
+    """
+    count = store.count(row)
+    if rng is None:
+        chosen = _frames.evenly(count, wanted)
+        return _frames.standardised([_frames.resized(store.frame(row, number), size=size) for number in chosen])
+    chosen = _frames.at_random(count, wanted, rng) if choice == "random" else _frames.evenly(count, wanted)
+    pictures = [store.frame(row, number) for number in chosen]
+    height, width, _ = pictures[0].shape
+    part = _frames.random_crop(height, width, rng)
+    flip = bool(rng.random() < 0.5)
+    return _frames.standardised([_frames.resized(picture, part, size, flip=flip) for picture in pictures])
 
 
 def fingerprint(prepared: Prepared, splits: Mapping[str, Clips]) -> str:

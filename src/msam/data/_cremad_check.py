@@ -1,15 +1,10 @@
 """What is there of a CREMA-D release, before it is prepared."""
 
+from functools import partial
 from pathlib import Path
 
-import torch
-
-from msam.data import _cremad_files, _frames, _media, _spectrogram, cremad
+from msam.data import _cremad_files, _looks, _spectrogram, cremad
 from msam.data._check import Check
-from msam.data._prepare import Item
-from msam.types import Batch
-
-SHOWN = 8
 
 
 def release(found: Check, root: Path, fps: int) -> None:
@@ -30,38 +25,7 @@ def release(found: Check, root: Path, fps: int) -> None:
         found.split("all", (item.label for item in items), cremad.CLASSES)
     for at, why in {**listed.bad, **strays}.items():
         found.broken(f"{at}: {why}")
-    whole = [item for item in items if _look(found, item)]
+    whole = _looks.sound(found, items)
     found.ok(f"{len(whole)} of {len(items)} clips have sound and video that can be opened")
-    found.batch = _batch(found, whole, fps)
-
-
-def _look(found: Check, item: Item) -> bool:
-    for role, path in item.sources.items():
-        if not path.exists():
-            found.missing(f"{role} of {item.id}: {path}")
-            return False
-        try:
-            _media.probe(next(iter(sorted(path.glob("*.jpg"))), path) if path.is_dir() else path)
-        except ValueError as error:
-            found.broken(str(error))
-            return False
-    return True
-
-
-def _batch(found: Check, items: list[Item], fps: int) -> Batch | None:
-    first = {item.label: item for item in reversed(items)}
-    definition = _spectrogram.named("257x299")
-    audio, video, target = [], [], []
-    for label, item in sorted(first.items())[:SHOWN]:
-        try:
-            made = cremad.decode(item, definition=definition, fps=fps)
-        except ValueError as error:
-            found.broken(str(error))
-            continue
-        pictures = made["video"]
-        audio.append(torch.from_numpy(made["audio"]).unsqueeze(0))
-        video.append(_frames.standardised([_frames.resized(pictures[_frames.evenly(len(pictures), 1)[0]])]))
-        target.append(label)
-    if not target:
-        return None
-    return Batch({"audio": torch.stack(audio), "video": torch.stack(video)}, torch.tensor(target))
+    decode = partial(cremad.decode, definition=_spectrogram.named("257x299"), fps=fps)
+    found.batch = _looks.clips(_looks.made(found, _looks.of_each_class(whole), decode), frames=1)

@@ -77,16 +77,38 @@ def resized(frame: NDArray[np.uint8], part: Crop | None = None, size: int = SIZE
         flip: whether to mirror it left to right.
     """
     taken = frame if part is None else frame[part.top : part.top + part.height, part.left : part.left + part.width]
-    # a copy: a mapped file is read-only, which torch warns of
-    tensor = torch.from_numpy(np.array(taken)).permute(2, 0, 1)[None]
-    made = interpolate(tensor, (size, size), mode="bilinear", antialias=True)[0]
+    made = _scaled(taken, size, size)
     return made.flip(-1) if flip else made
+
+
+def shortened(frame: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Return a frame whose shorter side is at most `side`, its ratio kept; bilinear, with antialiasing.
+
+    Arguments:
+        frame: `(height, width, 3)` uint8.
+        side: in pixels; 0: the frame as it is.
+
+    >>> shortened(np.zeros((360, 480, 3), np.uint8), 90).shape, shortened(np.zeros((36, 48, 3), np.uint8), 90).shape
+    ((90, 120, 3), (36, 48, 3))
+    """
+    height, width, _ = frame.shape
+    if not side or min(height, width) <= side:
+        return frame
+    share = side / min(height, width)
+    made = _scaled(frame, max(1, round(height * share)), max(1, round(width * share)))
+    return np.ascontiguousarray(made.permute(1, 2, 0).numpy())
 
 
 def standardised(frames: Sequence[Tensor]) -> Tensor:
     """Return uint8 frames `(3, H, W)` as one float clip `(3, T, H, W)`, by ImageNet's mean and deviation."""
     mean, deviation = (torch.tensor(of).view(3, 1, 1, 1) for of in (MEAN, DEVIATION))
     return torch.stack(list(frames), dim=1).float().div_(255).sub_(mean).div_(deviation)
+
+
+def _scaled(frame: NDArray[np.uint8], height: int, width: int) -> Tensor:
+    # a copy: a mapped file is read-only, which torch warns of
+    tensor = torch.from_numpy(np.array(frame)).permute(2, 0, 1)[None]
+    return interpolate(tensor, (height, width), mode="bilinear", antialias=True)[0]
 
 
 def _central(height: int, width: int) -> Crop:

@@ -1,5 +1,6 @@
 """Sound, frames and pictures from files of any common kind, by PyAV and libsndfile; every error names the file."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ POINTER = b"version https://git-lfs.github.com/"
 
 CUT_SHORT = 0.8
 """A video that ends before this share of its declared length, and half a second before it, is taken to be truncated."""
+
+ROUNDING = 1e-6
+"""Seconds by which the time of a frame may be rounded."""
 
 
 def read_audio(path: str | Path, rate: int) -> NDArray[np.float32]:
@@ -53,19 +57,25 @@ def read_audio(path: str | Path, rate: int) -> NDArray[np.float32]:
     return np.clip(samples, -1, 1).astype(np.float32)
 
 
-def frames(path: str | Path, fps: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def frames(
+    path: str | Path, fps: int, span: tuple[float, float] | None = None, least: int = 1
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Yield some frames of a video, `fps` a second, with their numbers in the video: uint8 `(height, width, 3)`, RGB.
 
     The rule of the CREMA-D scripts of OGM-GE, in which the rate of the video is cut to a whole number: with
     `second = int(rate)` and `step = int(second / fps)`, frame `n` is kept when `n mod second` is one of
-    `0, step, ..., (fps - 1) step`. One frame a second of 29.97 is every 29th.
+    `0, step, ..., (fps - 1) step`. One frame a second of 29.97 is every 29th. Of a span the rule is that of a video which
+    begins with the span's first frame.
 
     Arguments:
         path: a video file.
         fps: frames kept of each second, from 1 to the rate of the video.
+        span: begin and end in seconds, to take only what lies between; None: the whole video.
+        least: frames to keep of a span; for a short one `fps` is raised to what gives so many, as far as the rate goes.
 
     Raises:
-        ValueError: if there is no such file, it has no video, `fps` is more than its rate, or it is truncated or corrupt.
+        ValueError: if there is no such file, it has no video, none in the span, `fps` is more than its rate, or it is
+            truncated or corrupt.
     """
     path = _existing(path)
     checks.in_range("fps", fps, checks.Range(ge=1))
@@ -76,16 +86,25 @@ def frames(path: str | Path, fps: int) -> Iterator[tuple[int, NDArray[np.uint8]]
         second = int(stream.guessed_rate or stream.average_rate or 0)
         if fps > second:
             raise ValueError(f"`fps` must be <= {second}, the rate of {path}, received {fps}.")
+        begin, stop = span or (0.0, math.inf)
+        if span:
+            fps = min(second, max(fps, math.ceil(least / (stop - begin))))
         step = int(second / fps)
-        number, end = -1, 0.0
+        number, end, origin, first = -1, 0.0, 0.0, 0 if span is None else None
         for number, frame in enumerate(_decoded(container, stream)):
-            place = number % second
+            end = frame.time if frame.time is not None else number / second
+            origin = end if number == 0 else origin
+            if span and not begin <= end - origin + ROUNDING < stop:
+                continue
+            first = number if first is None else first
+            place = (number - first) % second
             if place < step * fps and place % step == 0:
                 yield number, _rgb(frame)
-            end = frame.time if frame.time is not None else number / second
         if number < 0:
             raise ValueError(f"{path} must hold video, found no frame that can be decoded.")
         _not_cut_short(path, container, end + 1 / second)
+        if first is None:
+            raise ValueError(f"{path} must hold video from {begin:g} to {stop:g} s, found {end - origin:.2f} s of it.")
 
 
 def picture(path: str | Path) -> NDArray[np.uint8]:

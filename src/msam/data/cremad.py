@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal
 
 from msam import checks
 from msam.checks import Range
-from msam.data import _clips, _cremad_files, _media, _spectrogram
+from msam.data import _clips, _cremad_files, _looks, _media, _spectrogram
 from msam.data._card import Card, folder_of
 from msam.data._check import Check
 from msam.data._clips import Choice, Clips
 from msam.data._layout import Arrays
 from msam.data._loaders import Dataset
 from msam.data._prepare import Item, Missing, Workers, prepared
-from msam.data._prepared import Prepared, damages, is_prepared, opened
+from msam.data._prepared import Prepared, is_prepared, opened
 from msam.data._splits import stratified
 
 Shape = Literal["257x299", "257x188"]
@@ -182,25 +182,12 @@ def check(root: str = "", *, split: Split = "official", seed: int = 0, fps: Rate
     if not is_prepared(folder) and _is_raw(folder):
         _cremad_check.release(found, folder, fps)
         return found
-    try:
-        content = opened(folder, "cremad")
-    except ValueError as error:
-        found.broken(str(error))
-        return found
-    for line in damages(content):
-        found.broken(line)
-    found.ok(f"{len(content.ids)} clips prepared with {dict(content.parameters)}")
-    for left_out in content.manifest["failures"]:
-        found.note(f"left out when it was prepared: {left_out['id']}: {left_out['reason']}")
-    try:
-        data = cremad(root=root, spectrogram=content.parameters["spectrogram"], split=split, seed=seed)
-    except ValueError as error:
-        found.note(str(error))
-        return found
-    for name in ("train", "valid", "test"):
-        part = getattr(data, name)
-        found.split(name, part.labels, CLASSES)
-    found.fingerprint, found.batch = data.fingerprint, data.train[range(min(8, len(data.train)))]
+    _looks.prepared(
+        found,
+        folder,
+        "clips",
+        lambda made: cremad(root=root, spectrogram=made.parameters["spectrogram"], split=split, seed=seed),
+    )
     return found
 
 
