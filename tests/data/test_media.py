@@ -109,6 +109,24 @@ class TestFrames:
         path = write_video(tmp_path / "ntsc.mp4", moving(60), fps=(30000, 1001))
         assert [number for number, _ in frames(path, 1)] == [0, 29, 58]
 
+    @pytest.mark.parametrize(
+        ("span", "fps", "least", "wanted"),
+        [
+            ((0, 9), 1, 1, [0, 30, 60]),
+            ((0.5, 2), 1, 1, [15, 45]),
+            ((1, 2), 2, 1, [30, 45]),
+            ((1, 2), 1, 5, [30, 36, 42, 48, 54]),
+            ((1, 1.5), 1, 5, [30, 33, 36, 39, 42]),
+            ((2, 2.2), 1, 99, [60, 61, 62, 63, 64, 65]),
+        ],
+    )
+    def test_of_a_span_as_if_it_were_a_video_of_its_own(self, video, span, fps, least, wanted):
+        assert [number for number, _ in frames(video, fps, span, least)] == wanted
+
+    def test_a_span_behind_the_end(self, video):
+        with pytest.raises(ValueError, match=r"must hold video from 3 to 4 s, found 2\.\d+ s of it"):
+            list(frames(video, 1, (3, 4)))
+
     def test_they_are_the_pictures_that_went_in(self, video):
         source = moving(75)
         for number, found in frames(video, 3):
