@@ -8,12 +8,13 @@ from typing import Any
 from torch import nn
 
 from msam.data import Dataset, Split
+from msam.data.ave import prepare as prepare_ave
 from msam.data.cremad import prepare as prepare_cremad
 from msam.data.urfunny import prepare as prepare_urfunny
 from msam.models import Encoder
 from msam.models.transformer import SequenceTransformer
 from msam.types import Batch
-from tests.fixtures import ave_features, avmnist, cremad, urfunny
+from tests.fixtures import ave_clips, ave_features, avmnist, cremad, urfunny
 
 SPLITS = ("train", "valid", "test")
 
@@ -65,6 +66,11 @@ def _cremad(folder: Path) -> Path:
     return prepare_cremad(str(raw), str(folder / "prepared"), workers=1)
 
 
+def _ave_clips(folder: Path) -> Path:
+    raw = ave_clips.write_release(folder / "raw", ave_clips.events(4))
+    return prepare_ave(str(raw), str(folder / "prepared"), workers=1)
+
+
 def _urfunny(folder: Path) -> Path:
     return prepare_urfunny(str(urfunny.write(folder / "humor.pkl")), str(folder / "prepared"))
 
@@ -73,5 +79,6 @@ MADE: dict[str, Callable[[Path], Any]] = {
     "avmnist": lambda folder: avmnist.write(folder),
     "cremad": _cremad,
     "urfunny": _urfunny,
+    "ave": _ave_clips,
     "ave_features": lambda folder: ave_features.write(folder / "ave"),
 }

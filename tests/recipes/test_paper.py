@@ -7,29 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from msam import checks, data, methods, recipes
+from msam import data, methods, recipes
 from msam.recipes import paper
 from msam.recipes._methods import METHODS
 from msam.recipes._values import DATASETS
 from msam.train import config, parts
-from msam.train.config import options
 
 ROOT = Path(__file__).parents[2]
 NAMES = recipes.names()
 ROWS = {name: paper.found(name) for name in NAMES}
 SETTINGS = [(dataset, fusion) for dataset in DATASETS for fusion in ("late", "early")]
-
-
-CLIPS = "clips" in checks.parameter_words(options("data", "ave")["protocol"].type)
-
-
-@pytest.fixture(autouse=True)
-def _with_its_dataset(request):
-    """Skip what asks for AVE's clips as long as the dataset offers its features alone."""
-    given = getattr(getattr(request.node, "callspec", None), "params", {})
-    dataset = given.get("dataset") or (paper.found(given["name"]).dataset if "name" in given else "")
-    if dataset == "ave" and not CLIPS:
-        pytest.skip("the dataset `ave` has no protocol of clips yet")
 
 
 def card(settings):

@@ -99,6 +99,7 @@ DATASETS: Mapping[str, Setting] = {
         (
             Value("data.name", "ave", "paper"),
             Value("data.protocol", "clips", "ours", "the paper does not say; as in OGM-GE, PMR and ReconBoost"),
+            Value("data.frames", 3, "ours", "the paper does not say; as in OGM-GE and ReconBoost, PMR has 4"),
         ),
         {"late": LATE, "early": MAXOUT},
     ),
