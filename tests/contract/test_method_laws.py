@@ -325,3 +325,17 @@ def test_it_has_at_least_one_stage_and_an_end(name, fusion, names):
         stages.append(stage)
         assert len(stages) < 1000
     assert stages
+
+
+@every_setting
+def test_a_modality_that_no_sample_has_teaches_its_own_head_nothing(name, fusion, names):
+    method = admitted(name, fusion, names)
+    run = built(method, fusion, names=names)
+    if not run.network.heads or name == "unimodal":
+        return
+    given = batch(names=names)
+    lacking = torch.ones(8, len(names), dtype=torch.bool)
+    lacking[:, 0] = False
+    method.gradients(run, given._replace(present=lacking))
+    heads = {n: [p.grad for p in run.network.heads[n].parameters() if p.grad is not None] for n in names}
+    assert not any(grad.any() for grad in heads[names[0]])

@@ -527,21 +527,25 @@ def test_what_stands_for_an_absent_modality_of_a_sample_means_nothing(absent, va
 
 @every_absent
 @every_variant
-def test_a_sample_that_lacks_a_modality_has_zeros_for_it_in_every_coalition(absent, variant):
+def test_a_sample_that_lacks_a_modality_has_zeros_for_it_in_every_coalition_and_counts_not_in_its_score(
+    absent, variant
+):
     run, x = run_of(model(names=PAIR)), batch(names=PAIR)
-    present = torch.tensor([[True, False]] * 8)
+    present = torch.tensor([[True, True]] * 4 + [[True, False]] * 4)
     made(AGM(absent=absent, variant=variant), run, x._replace(present=present))
     network = run.network
     with torch.no_grad():
-        heads = network.fusion.linear
-        here = heads["audio"](network.encoders["audio"](x.inputs["audio"]))
-        nothing = torch.zeros_like(x.inputs["audio"])
-        gone = heads["audio"](network.encoders["audio"](nothing) if absent == "input" else torch.zeros(8, 64).double())
-        lacking = heads["image"].bias
-        both, first, second = here + lacking, here + lacking, gone + lacking
+        seen = {n: network.encoders[n](x.inputs[n]) for n in PAIR}
+        unseen = {n: network.encoders[n](torch.zeros_like(x.inputs[n])) for n in PAIR}
+        gone = unseen if absent == "input" else {n: torch.zeros_like(h) for n, h in seen.items()}
+        for features in (seen, gone):
+            features["image"] = features["image"] * present[:, 1:]
+        there, away = ({n: network.fusion.linear[n](h) for n, h in f.items()} for f in (seen, gone))
+        both, first, second = (a["audio"] + b["image"] for a, b in ((there, there), (there, away), (away, there)))
+        responses = ((both - second + first) / 2, (both - first + second) / 2)
         losses = [
-            float(nn.functional.cross_entropy(phi, x.target))
-            for phi in ((both - second + first) / 2, (both - first + second) / 2)
+            float(nn.functional.cross_entropy(phi[has], x.target[has]))
+            for phi, has in zip(responses, present.T, strict=True)
         ]
     expected = coefficients_by_hand(losses, [0.0, 0.0], 1.5, 10.0)
     assert run.notes["coefficients"] == [round(k, 6) for k in expected]

@@ -1,4 +1,8 @@
-"""How well each modality does on a batch by itself: its logits, and three scores of them."""
+"""How well each modality does on a batch by itself: its logits, and three scores of them.
+
+A score is a mean over the samples that have the modality (`present`, `(B, M)`; None where all have all). A modality that no
+sample of the batch has is given the mean of the others' scores: nothing can be told from it, and nothing follows.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -9,6 +13,7 @@ from torch.nn import functional
 
 from msam import shapley
 from msam.models import MultimodalModel
+from msam.models.multimodal import of_rows
 from msam.types import Output
 
 Source = Literal["fusion", "heads", "shapley"]
@@ -51,7 +56,9 @@ def modality_logits(network: MultimodalModel, output: Output, source: Source = "
         return dict(zip(network.modalities, values, strict=True))
 
 
-def target_probability(logits: Mapping[str, Tensor] | Sequence[Tensor], target: Tensor) -> Tensor:
+def target_probability(
+    logits: Mapping[str, Tensor] | Sequence[Tensor], target: Tensor, present: Tensor | None = None
+) -> Tensor:
     """Return `P_m = mean_b softmax(o_m,b)[y_b]`, `(M,)` in [0, 1]: the score of OGM-GE and MLB.
 
     >>> target_probability([torch.zeros(2, 4), torch.tensor([[9.0, 0, 0, 0], [0, 9, 0, 0]])], torch.tensor([0, 1]))
@@ -61,10 +68,12 @@ def target_probability(logits: Mapping[str, Tensor] | Sequence[Tensor], target: 
         ValueError: here and below, if `target` does not hold integer classes `(N,)`.
     """
     _classes(target)
-    return torch.stack([z.softmax(-1).gather(1, target[:, None]).mean() for z in _listed(logits)])
+    return _means([z.softmax(-1).gather(1, target[:, None]).squeeze(1) for z in _listed(logits)], present)
 
 
-def cross_entropy(logits: Mapping[str, Tensor] | Sequence[Tensor], target: Tensor) -> Tensor:
+def cross_entropy(
+    logits: Mapping[str, Tensor] | Sequence[Tensor], target: Tensor, present: Tensor | None = None
+) -> Tensor:
     """Return `s_m = mean_b -log max(softmax(o_m,b)[y_b], 1e-8)`, `(M,)` in nats, lower is better: the score of AGM.
 
     >>> cross_entropy([torch.zeros(2, 4)], torch.tensor([0, 1]))
@@ -73,17 +82,31 @@ def cross_entropy(logits: Mapping[str, Tensor] | Sequence[Tensor], target: Tenso
     _classes(target)
     floor = torch.tensor(SMALLEST).log().neg().item()
     losses = [functional.cross_entropy(z, target, reduction="none") for z in _listed(logits)]
-    return torch.stack([loss.clamp_max(floor).mean() for loss in losses])
+    return _means([loss.clamp_max(floor) for loss in losses], present)
 
 
-def accuracy(logits: Mapping[str, Tensor] | Sequence[Tensor], target: Tensor) -> Tensor:
+def accuracy(logits: Mapping[str, Tensor] | Sequence[Tensor], target: Tensor, present: Tensor | None = None) -> Tensor:
     """Return `a_m = mean_b [argmax o_m,b = y_b]`, `(M,)` in [0, 1]: the score of CGGM.
 
     >>> accuracy([torch.tensor([[1.0, 0.0], [0.0, 1.0]])], torch.tensor([0, 0]))
     tensor([0.5000])
     """
     _classes(target)
-    return torch.stack([(z.argmax(-1) == target).to(z.dtype).mean() for z in _listed(logits)])
+    return _means([(z.argmax(-1) == target).to(z.dtype) for z in _listed(logits)], present)
+
+
+def _means(values: Sequence[Tensor], present: Tensor | None) -> Tensor:
+    """Return the means `(M,)` of `M` times `(N,)`.
+
+    >>> _means([torch.tensor([1.0, 3.0]), torch.tensor([5.0, 7.0])], torch.tensor([[True, False], [True, True]]))
+    tensor([2., 7.])
+    """
+    if present is None:
+        return torch.stack([value.mean() for value in values])
+    there = of_rows(present, len(values[0])).T.unbind()
+    known = [value[rows].mean() for value, rows in zip(values, there, strict=True) if rows.any()]
+    between = torch.stack(known).mean()
+    return torch.stack([v[rows].mean() if rows.any() else between for v, rows in zip(values, there, strict=True)])
 
 
 def _listed(logits: Mapping[str, Tensor] | Sequence[Tensor]) -> list[Tensor]:

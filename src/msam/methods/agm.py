@@ -158,16 +158,15 @@ class AGM(Method):
         if not (inside or stale):
             return output.logits
         responses = self._responses(run.network, output, batch)
-        if inside:
-            scales = run.once("scales", lambda: self._scales(run, responses.detach(), batch.target))
-        else:
-            scales = run.state["scales"]
+        now = run.once("scales", lambda: self._scales(run, responses.detach(), batch)) if inside else None
+        scales = run.state["scales"] if now is None else now
         run.notes["coefficients"] = [round(k, 6) for k in scales.tolist()]
         return split(output.logits, responses, scales)
 
-    def _scales(self, run: Run, responses: Tensor, target: Tensor) -> Tensor:
+    def _scales(self, run: Run, responses: Tensor, batch: Batch) -> Tensor:
         """Return the scales of this step, and remember its losses."""
-        losses = cross_entropy(list(responses), target).cpu().double()  # a checkpoint's tensors come back on the CPU
+        losses = cross_entropy(list(responses), batch.target, batch.present)
+        losses = losses.cpu().double()  # a checkpoint's tensors come back on the CPU
         seen, mean = run.state.get("seen", 0), run.state.get("losses", torch.zeros_like(losses))
         scales = coefficients(losses, mean, self.alpha, self.cap)
         run.state.update(seen=seen + 1, losses=mean + (losses - mean) / (seen + 1), scales=scales)

@@ -13,6 +13,7 @@ from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Run, per_sample_loss
 from msam.methods._gradients import parameters, scale
+from msam.methods._heads import where_there
 from msam.methods._scores import accuracy, compared
 from msam.models import MultimodalModel
 from msam.types import Batch, Output
@@ -148,8 +149,10 @@ class CGGM(Method):
             guesses = network.head_logits({name: h.detach() for name, h in output.features.items()})
         loss = self.loss(run, output, batch).mean()
         loss = loss if output.extra_loss is None else loss + output.extra_loss
-        own = torch.stack([per_sample_loss(logits, batch.target).mean() for logits in guesses.values()]).sum()
-        b = run.once("balance", lambda: self._balance(run, guesses, batch.target))
+        own = (
+            where_there(torch.stack([per_sample_loss(z, batch.target) for z in guesses.values()]), batch).mean(1).sum()
+        )
+        b = run.once("balance", lambda: self._balance(run, guesses, batch))
         if self.variant == "paper":
             direction = direction_loss(b, _of_gradients(network, output.logits, guesses, batch.target, heard))
         else:
@@ -163,8 +166,8 @@ class CGGM(Method):
         run.notes["coefficients"] = [round(v, 6) for v in b.tolist()]
         return output
 
-    def _balance(self, run: Run, guesses: Mapping[str, Tensor], target: Tensor) -> Tensor:
-        now = accuracy(guesses, target)
+    def _balance(self, run: Run, guesses: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        now = accuracy(guesses, batch.target, batch.present)
         before = run.state.get("accuracy", torch.zeros_like(now)).to(now)
         run.state["accuracy"] = now
         b = balance(now - before)

@@ -108,7 +108,7 @@ class MLB(Method):
             _scale_modality(run.network, name, factor)
 
     def _factors(self, run: Run, output: Output, batch: Batch) -> list[float]:
-        scores = target_probability(modality_logits(run.network, output, "heads"), batch.target)
+        scores = target_probability(modality_logits(run.network, output, "heads"), batch.target, batch.present)
         found: list[float] = coefficients(scores, self.alpha, self.beta_max).tolist()
         return found
 

@@ -147,7 +147,8 @@ class OGMGE(Method):
 
     def _factors(self, run: Run, output: Output, batch: Batch) -> list[float]:
         logits = modality_logits(run.network, output, "fusion" if run.network.fusion.splits else "shapley")
-        found: list[float] = coefficients(target_probability(logits, batch.target), self.alpha).tolist()
+        scores = target_probability(logits, batch.target, batch.present)
+        found: list[float] = coefficients(scores, self.alpha).tolist()
         return found
 
 

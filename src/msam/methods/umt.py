@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from msam.checks import Range
 from msam.methods._about import About
 from msam.methods._base import Method, Passes, Run, Stage, per_sample_loss
-from msam.methods._heads import head_losses
+from msam.methods._heads import head_losses, where_there
 from msam.models import MultimodalModel
 from msam.models.fusion import pooled
-from msam.models.multimodal import of_rows
 from msam.types import Batch, Output
 
 
@@ -105,13 +104,13 @@ class Umt(Method):
     def loss(self, run: Run, output: Output, batch: Batch) -> Tensor:
         """Return the heads' losses for the teachers, the fused loss plus the pull for the student."""
         if self._teaching(run):
-            return _summed(head_losses(run, output, batch), batch)
+            return head_losses(run, output, batch).sum(0)
         fused = per_sample_loss(output.logits, batch.target)
         if not self.weight:
             return fused
         taught = run.once("taught", lambda: _taught(run.state["teachers"], batch))
         pulls = torch.stack([distance(pooled(taught[name]), pooled(h)) for name, h in output.features.items()])
-        return fused + self.weight * _summed(pulls, batch)
+        return fused + self.weight * where_there(pulls, batch).sum(0)
 
     def _teaching(self, run: Run) -> bool:
         return self.weight > 0 and run.stage == 0
@@ -120,13 +119,6 @@ class Umt(Method):
 @torch.no_grad()
 def _taught(teachers: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
     return {name: teacher(batch.inputs[name]) for name, teacher in teachers.items()}
-
-
-def _summed(terms: Tensor, batch: Batch) -> Tensor:
-    """Return the sum over modalities of terms `(M, N)`, without those of modalities that a sample lacks."""
-    if batch.present is None:
-        return terms.sum(0)
-    return terms.where(of_rows(batch.present, terms.shape[1]).T, terms.new_zeros(())).sum(0)
 
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:

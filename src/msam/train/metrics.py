@@ -10,6 +10,7 @@ from msam import shapley
 from msam.data import Split
 from msam.data._loaders import batches, in_chunks
 from msam.models import MultimodalModel
+from msam.models.multimodal import of_rows
 from msam.types import Batch
 
 EVALUATION_BATCH, EVALUATION_BYTES = 512, 2**26
@@ -37,8 +38,8 @@ def evaluate(
         `accuracy`, `macro_f1`, `nll` (nats); `modalities`: name -> accuracy of three named kinds, `head` (its own
         or split logits, with their NLL `head_nll`; both None where there are none), `shapley` (argmax of its Shapley
         logits) and `zeroed` (the others absent), its `contribution` over the split and its `dominance`, the share of
-        samples in which its contribution is the largest; `imbalance = (M max contribution - 1) / (M - 1)`, 0 =
-        balanced, 1 = one modality has all.
+        samples in which its contribution is the largest; the kinds count samples that have the modality (all, where none
+        has it); `imbalance = (M max contribution - 1) / (M - 1)`, 0 = balanced, 1 = one modality has all.
 
     Raises:
         ValueError: if the targets are not integer classes, the split is empty, or an input is not finite and neither are
@@ -46,7 +47,7 @@ def evaluate(
     """
     if not len(split):
         raise ValueError("The split has no samples to measure.")
-    coalitions, heads, target = _collected(network, split, absent, prepare)
+    coalitions, heads, target, present = _collected(network, split, absent, prepare)
     if target.is_floating_point() or target.dim() != 1:
         raise ValueError(
             f"The measures need integer classes (N,) as targets, found {tuple(target.shape)} of {target.dtype}."
@@ -62,14 +63,14 @@ def evaluate(
         "nll": nll(fused, target),
         "modalities": {
             name: {
-                "head": accuracy(heads[name], target) if heads else None,
-                "head_nll": nll(heads[name], target) if heads else None,
-                "shapley": accuracy(phi[m], target),
-                "zeroed": accuracy(coalitions[2**m - 1], target),
+                "head": accuracy(heads[name][has], target[has]) if heads else None,
+                "head_nll": nll(heads[name][has], target[has]) if heads else None,
+                "shapley": accuracy(phi[m][has], target[has]),
+                "zeroed": accuracy(coalitions[2**m - 1][has], target[has]),
                 "contribution": float(shares[m]),
                 "dominance": float((winners == m).double().mean()),
             }
-            for m, name in enumerate(names)
+            for m, (name, has) in enumerate(zip(names, _having(present, len(names)), strict=True))
         },
         "imbalance": imbalance(shares),
     }
@@ -132,8 +133,8 @@ def unsound_input(batch: Batch) -> str | None:
 
 def _collected(
     network: MultimodalModel, split: Split, absent: str, prepare: Callable[[Batch], Batch]
-) -> tuple[Tensor, Mapping[str, Tensor], Tensor]:
-    coalitions, targets = [], []
+) -> tuple[Tensor, Mapping[str, Tensor], Tensor, Tensor | None]:
+    coalitions, targets, present = [], [], []
     heads: dict[str, list[Tensor]] = {}
     with shapley.evaluating(network), torch.no_grad():
         for batch in map(prepare, batches(split, in_chunks(range(len(split)), _at_once(split)))):
@@ -145,7 +146,17 @@ def _collected(
             for name, logits in _head_logits(network, output.features).items():
                 heads.setdefault(name, []).append(logits)
             targets.append(batch.target)
-    return torch.cat(coalitions, 1), {name: torch.cat(logits) for name, logits in heads.items()}, torch.cat(targets)
+            if batch.present is not None:
+                present.append(of_rows(batch.present, len(batch.target)))
+    whole = {name: torch.cat(logits) for name, logits in heads.items()}
+    return torch.cat(coalitions, 1), whole, torch.cat(targets), torch.cat(present) if present else None
+
+
+def _having(present: Tensor | None, modalities: int) -> list[Tensor | slice]:
+    """Return, for each modality, which samples have it; all where none has, so that there is something to count."""
+    if present is None:
+        return [slice(None)] * modalities
+    return [column if column.any() else slice(None) for column in present.T]
 
 
 def _at_once(split: Split) -> int:
