@@ -72,27 +72,37 @@ class Clips:
 
 
 def taken(
-    store: FrameStore, row: int, wanted: int, choice: str, rng: Generator | None, size: int = _frames.SIZE
+    store: FrameStore,
+    row: int,
+    wanted: int,
+    choice: str,
+    rng: Generator | None,
+    size: int = _frames.SIZE,
+    *,
+    crop: bool = True,
 ) -> Tensor:
-    """Return frames of a row as a clip `(3, wanted, size, size)`; with `rng` one crop and one flip are drawn for all.
+    """Return frames of a row as a clip `(3, wanted, size, size)`.
 
     Arguments:
         store: where they are.
         row: of the store.
         wanted: how many.
         choice: which with `rng`: "even" or "random"; evenly spaced ones without.
-        rng: source of the draw; None as at evaluation.
+        rng: source of what is drawn in training; None as at evaluation.
         size: height and width of the clip.
+        crop: whether one crop and one flip are drawn for all frames.
     """
     count = store.count(row)
-    if rng is None:
+    if rng is not None and choice == "random":
+        chosen = _frames.at_random(count, wanted, rng)
+    else:
         chosen = _frames.evenly(count, wanted)
-        return _frames.standardised([_frames.resized(store.frame(row, number), size=size) for number in chosen])
-    chosen = _frames.at_random(count, wanted, rng) if choice == "random" else _frames.evenly(count, wanted)
     pictures = [store.frame(row, number) for number in chosen]
-    height, width, _ = pictures[0].shape
-    part = _frames.random_crop(height, width, rng)
-    flip = bool(rng.random() < 0.5)
+    part, flip = None, False
+    if rng is not None and crop:
+        height, width, _ = pictures[0].shape
+        part = _frames.random_crop(height, width, rng)
+        flip = bool(rng.random() < 0.5)
     return _frames.standardised([_frames.resized(picture, part, size, flip=flip) for picture in pictures])
 
 

@@ -17,13 +17,15 @@ SHOWN = 8
 """Samples that are drawn."""
 
 
-def sound(found: Check, items: Sequence[Item], look: Callable[[Path], None] = _media.probe) -> list[Item]:
+def sound(
+    found: Check, items: Sequence[Item], look: Callable[[str, Path], None] = lambda _, path: _media.probe(path)
+) -> list[Item]:
     """Look at every file and return the items whose files are all there and can be opened.
 
     Arguments:
         found: takes note of the others.
         items: what there should be.
-        look: raises ValueError for a file that cannot be opened; of a folder it is asked about the first .jpg.
+        look: raises ValueError for a file, of a role, that cannot be opened; of a folder it is asked about the first .jpg.
     """
     return [item for item in items if _is_sound(found, item, look)]
 
@@ -86,18 +88,19 @@ def prepared(
     except ValueError as error:
         found.note(str(error))
         return
+    found.classes = data.classes
     for name in ("train", "valid", "test"):
         found.split(name, labels(data, name), data.classes)
     found.fingerprint, found.batch = data.fingerprint, data.train[range(min(SHOWN, len(data.train)))]
 
 
-def _is_sound(found: Check, item: Item, look: Callable[[Path], None]) -> bool:
+def _is_sound(found: Check, item: Item, look: Callable[[str, Path], None]) -> bool:
     for role, path in item.sources.items():
         if not path.exists():
             found.missing(f"{role} of {item.id}: {path}")
             return False
         try:
-            look(next(iter(sorted(path.glob("*.jpg"))), path) if path.is_dir() else path)
+            look(role, next(iter(sorted(path.glob("*.jpg"))), path) if path.is_dir() else path)
         except ValueError as error:
             found.broken(str(error))
             return False

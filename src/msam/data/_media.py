@@ -42,7 +42,7 @@ def read_audio(path: str | Path, rate: int) -> NDArray[np.float32]:
     Raises:
         ValueError: if there is no such file, it holds no audio, no sample, or is truncated or corrupt.
     """
-    path = _existing(path)
+    path = existing(path)
     checks.in_range("rate", rate, checks.Range(ge=1))
     samples, found = _plain(path) if path.suffix.lower() in PLAIN else _from_container(path)
     if not len(samples):
@@ -77,7 +77,7 @@ def frames(
         ValueError: if there is no such file, it has no video, none in the span, `fps` is more than its rate, or it is
             truncated or corrupt.
     """
-    path = _existing(path)
+    path = existing(path)
     checks.in_range("fps", fps, checks.Range(ge=1))
     with _opened(path) as container:
         if not container.streams.video:
@@ -113,7 +113,7 @@ def picture(path: str | Path) -> NDArray[np.uint8]:
     Raises:
         ValueError: if there is no such file or it is none.
     """
-    path = _existing(path)
+    path = existing(path)
     with _opened(path) as container:
         if not container.streams.video:
             raise ValueError(f"{path} must be a picture, found {_streams(container)}.")
@@ -128,7 +128,7 @@ def probe(path: str | Path) -> None:
     Raises:
         ValueError: if it cannot.
     """
-    path = _existing(path)
+    path = existing(path)
     if path.suffix.lower() in PLAIN:
         _whole_wav(path)
     if path.suffix.lower() in PICTURES:
@@ -231,7 +231,12 @@ def _streams(container: Any) -> str:
     )
 
 
-def _existing(path: str | Path) -> Path:
+def existing(path: str | Path) -> Path:
+    """Return the path of a file that is there.
+
+    Raises:
+        ValueError: if there is none, or a pointer of Git LFS instead.
+    """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"A file must be at {path}, found {'a folder' if path.is_dir() else 'none'}.")

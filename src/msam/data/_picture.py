@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from msam.data._frames import DEVIATION, MEAN
+from msam.data._spectrogram import BINS
 from msam.types import Batch
 
 ROWS = 8
@@ -63,8 +64,11 @@ def _show(place: Any, value: Tensor, name: str) -> None:
         mean, deviation = (torch.tensor(of).view(3, 1, 1, 1) for of in (MEAN, DEVIATION))
         frames = (value * deviation + mean).clamp(0, 1)
         place.imshow(torch.cat(list(frames.permute(1, 2, 3, 0)), dim=1).numpy())
+    elif value.ndim == 3 and len(value) == 3:
+        mean, deviation = (torch.tensor(of).view(3, 1, 1) for of in (MEAN, DEVIATION))
+        place.imshow((value * deviation + mean).clamp(0, 1).permute(1, 2, 0).numpy())
     elif value.ndim == 3 and len(value) == 1:
-        sound = name == "audio"
+        sound = name == "audio" or value.shape[1] == BINS
         style = {"cmap": "viridis", "origin": "lower", "aspect": "auto"} if sound else {"cmap": "gray"}
         place.imshow(value[0].numpy(), **style)
     elif value.ndim == 1:

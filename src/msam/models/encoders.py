@@ -8,6 +8,7 @@ from msam import checks
 from msam.models._encoder import Encoder
 from msam.models.ave import ave_audio, ave_video
 from msam.models.resnet import resnet18, resnet18_frames
+from msam.models.tokens import token_mean
 from msam.models.transformer import transformer, transformer_masked
 
 __all__ = ["ENCODERS", "Encoder", "digit_cnn", "encoder", "mlp", "patch_cnn"]
@@ -43,6 +44,7 @@ ENCODERS: Mapping[str, Callable[[Sequence[int]], Encoder]] = {
         resnet18_frames,
         transformer,
         transformer_masked,
+        token_mean,
         ave_audio,
         ave_video,
     )
