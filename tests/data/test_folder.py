@@ -500,13 +500,13 @@ class TestWhatSamplesLack:
             method=method,
             sharpness={"name": "msam", "rho": 0.05},
             encoders={"sound": "mlp", "picture": "mlp", "film": "mlp"},
-            optimizer={"name": "sgd", "lr": 1e-4},
-            epochs=2,
+            optimizer={"name": "sgd", "lr": 1e-3},
+            epochs=6,
             batch_size=8,
         )
-        first, found = train(settings, tmp_path / "run").epochs
-        assert found["train"]["nll"] < first["train"]["nll"]
-        assert len(found["test"]["contributions"]) == len(fixture.KINDS)
+        last = train(settings, tmp_path / "run").epochs[-1]
+        assert last["train"]["accuracy"] > 0.9
+        assert set(last["test"]["modalities"]) == set(fixture.KINDS)
 
     def test_it_is_told_when_prepared_and_checked(self, files, tmp_path, capsys):
         rows, header = only(["vector", "words"], ROWS[:6])
