@@ -3,9 +3,11 @@
 import doctest
 import importlib
 import inspect
+import os
 import pkgutil
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -50,6 +52,9 @@ def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
 
 def _run(line: str) -> None:
     words = shlex.split(line, comments=True)
+    if words[:2] == ["python", "-m"] and words[2].startswith("tests.fixtures."):
+        subprocess.run([sys.executable, *words[1:]], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        return
     if not words or (words[0] != "msam" and words[0] in OTHER_COMMANDS):
         return
     assert words[0] == "msam", f"unknown command in a sample: {line}"
