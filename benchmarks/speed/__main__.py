@@ -28,7 +28,8 @@ from msam import checks, shapley
 from msam.train.engine import facts
 
 FOLDER = Path(__file__).parents[2] / "results" / "speed"
-FLAGS: Mapping[str, dict[str, bool]] = {"default": {}, "fused": {"fused": True}}
+FLAGS: Mapping[str, dict[str, bool]] = {"default": {}, "fused": {"fused": True}, "loop": {"foreach": False}}
+"""Flags of the base optimizer; on the CPU the default is the loop, on a GPU it is foreach."""
 app = App(help=__doc__)
 
 
@@ -47,7 +48,7 @@ def bench(
     found: dict[str, Any] = {"host": facts(), "torch": torch.__version__, "threads": threads, "measured": []}
     for place in places:
         for name in chosen:
-            for flags in FLAGS:
+            for flags in FLAGS if "cuda" in place else ("default", "fused"):
                 found["measured"].append(_measured(place, name, flags, rounds))
     if "transformers" in chosen:
         found["shapley"] = _shapley(rounds or EIGHT.rounds)

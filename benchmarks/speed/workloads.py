@@ -80,7 +80,7 @@ TOKEN_SHAPES = {"audio": (20, 74), "vision": (20, 35), "text": (20, 300)}
 SENSOR_SHAPES = {f"sensor{k}": (20, 32) for k in range(8)}
 
 WORKLOADS: Mapping[str, Workload] = {
-    "resnets": Workload(resnets, RESNET_SHAPES, 1, 12),
+    "resnets": Workload(resnets, RESNET_SHAPES, 1, 8),
     "mlps": Workload(mlps, MLP_SHAPES, 50, 60),
     "transformers": Workload(lambda: transformers(TOKEN_SHAPES), TOKEN_SHAPES, 5, 30),
 }
