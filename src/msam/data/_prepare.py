@@ -180,7 +180,7 @@ def _make(store: Growing, root: Path, items: Sequence[Item], decode: Decode, wor
 
 def _made(decode: Decode, root: Path, item: Item) -> tuple[Arrays, dict[str, str], dict[str, Any]] | str:
     """Return arrays, their sha256 and what is known of the sources; or the reason why there are none."""
-    lacking = [f"no {role} at {_relative(path, root)}" for role, path in item.sources.items() if not path.exists()]
+    lacking = [f"no {role} at {relative(path, root)}" for role, path in item.sources.items() if not path.exists()]
     if lacking:
         return ", ".join(lacking)
     try:
@@ -230,7 +230,7 @@ def _source(path: Path, root: Path) -> dict[str, Any]:
             found.update(f"{file.name} {len(content)};".encode())
         found.update(content)
         size += len(content)
-    return {"name": _relative(path, root), "bytes": size, "sha256": found.hexdigest()}
+    return {"name": relative(path, root), "bytes": size, "sha256": found.hexdigest()}
 
 
 def _seen(item: Item) -> dict[str, list[int]] | None:
@@ -242,7 +242,8 @@ def _seen(item: Item) -> dict[str, list[int]] | None:
     return {role: [stat.st_size, stat.st_mtime_ns] for role, stat in found.items()}
 
 
-def _relative(path: Path, root: Path) -> str:
+def relative(path: Path, root: Path) -> str:
+    """Return the name by which the manifest knows a source: from the root where it lies below it, or else absolute."""
     absolute = path.absolute()
     return (absolute.relative_to(root) if absolute.is_relative_to(root) else absolute).as_posix()
 

@@ -1,5 +1,6 @@
 """Data of one's own: a table of files, any number of classes and modalities."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,8 +14,8 @@ from msam.data._clips import Choice
 from msam.data._folder_files import Forms
 from msam.data._folder_table import DELIMITERS, PARTS, TOKENS, Table
 from msam.data._loaders import Dataset
-from msam.data._prepare import Item, Missing, Workers, prepared
-from msam.data._prepared import Prepared, is_prepared, opened
+from msam.data._prepare import Item, Missing, Workers, prepared, relative
+from msam.data._prepared import Prepared, is_prepared, opened, read_manifest
 
 Share = Annotated[float, Range(gt=0, lt=1)]
 Whole = Annotated[int, Range(ge=1)]
@@ -114,11 +115,14 @@ def prepare(
         missing: whether samples with missing or broken files end it, or are left out and listed.
 
     Raises:
-        ValueError: if the table has faults, files are missing or broken, or an option is not allowed.
+        ValueError: if the table has faults, files are missing or broken, an option is not allowed, or `out` was prepared
+            from other rows.
     """
     checks.arguments_in_range(prepare, locals())
     checks.arguments_among_words(prepare, locals())
     table = _folder_table.read(Path(root))
+    if is_prepared(out):
+        _same_table(read_manifest(Path(out), "folder"), table, out)
     forms = Forms(table.kinds, rate, seconds, fps, short_side, length, _folder_files.shapes(table))
     if "audio" in table.kinds.values():
         forms.spectrogram  # noqa: B018 - sound that is too short ends it before anything is decoded
@@ -187,6 +191,34 @@ def check(
 def _items(table: Table) -> list[Item]:
     number = {name: place for place, name in enumerate(table.classes)}
     return [Item(row.id, number[row.label], row.files, {"group": row.group}) for row in table.rows]
+
+
+def _same_table(manifest: Mapping[str, Any], table: Table, out: str) -> None:
+    """Raise if a finished folder was made of other rows than the table has now: what changed would be lost silently."""
+    place = table.file.parent.absolute()
+    classes, lines = manifest["classes"], {item["id"]: item for item in manifest["items"]}
+    left_out = {failure["id"] for failure in manifest["failures"]}
+    parts = manifest["splits"].get("given", {"parts": {}})["parts"]
+    part_of = {name: part for part, names in parts.items() for name in names}
+    now = {
+        row.id: [row.label, row.group, row.split, {name: relative(path, place) for name, path in row.files.items()}]
+        for row in table.rows
+    }
+    then = {
+        name: [
+            classes[item["label"]],
+            item["group"],
+            part_of.get(name, ""),
+            {role: source["name"] for role, source in item["sources"].items()},
+        ]
+        for name, item in lines.items()
+    }
+    changed = [name for name in {**now, **then} if name not in left_out and now.get(name) != then.get(name)]
+    if changed:
+        raise ValueError(
+            f"{out} was prepared from other rows than {table.file} has now: {len(changed)} differ, e.g. {changed[0]!r}. "
+            "Choose another folder with --out, or delete this one."
+        )
 
 
 def _lacking(table: Table) -> list[str]:
