@@ -360,6 +360,25 @@ class TestSplits:
         assert found[0].fingerprint == found[1].fingerprint != found[2].fingerprint
         assert found[0].test.ids == found[1].test.ids != found[2].test.ids
 
+    @pytest.mark.parametrize("given", [False, True])
+    def test_the_order_of_the_rows_decides_nothing(self, files, tmp_path, given):
+        rows, header = only(["vector", "words"])
+        rows[3][2] = rows[8][3] = ""
+        rows, header = with_column("group", [f"g{number // 2}" for number in range(24)], rows, header)
+        if given:
+            rows, header = with_column("split", ["train"] * 18 + ["test"] * 6, rows, header)
+        mixed = [rows[place] for place in np.random.default_rng(0).permutation(len(rows))]
+        found = []
+        for number, order in enumerate((rows, mixed)):
+            table = fixture.write_table(files, order, header, f"order{number}{given}.csv")
+            found.append(folder(root=str(prepare(table, str(tmp_path / str(number)), workers=1)), valid=0.2))
+        assert found[0].fingerprint == found[1].fingerprint
+        for part in ("train", "valid", "test"):
+            one, other = (getattr(data, part) for data in found)
+            assert one.ids == other.ids
+            for first, second in zip(one[[0, 1]].inputs.values(), other[[0, 1]].inputs.values(), strict=True):
+                assert torch.equal(first, second)
+
     def test_a_group_is_in_one_part(self, files, tmp_path):
         groups = [f"g{number // 4}" if number < 20 else "" for number in range(24)]
         rows, header = with_column("group", groups, *only(["vector"]))
@@ -451,6 +470,13 @@ class TestLoading:
             "vector": "mlp",
             "tokens": "token_mean",
         }
+
+    def test_sound_too_short_for_a_resnet_gets_another_encoder(self, few, tmp_path):
+        rows, header = only(["sound"], ROWS[:6])
+        out = prepare(fixture.write_table(few, rows, header), str(tmp_path / "out"), rate=8000, seconds=0.1, workers=1)
+        found = folder(root=str(out), valid=0.5, test=0.3)
+        assert found.shapes == {"sound": (1, 257, 2)}
+        assert found.encoders == {"sound": "mlp"}
 
     def test_an_array_that_has_the_form_of_a_picture_is_taken_for_one(self, tmp_path):
         for number in range(8):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -148,7 +148,7 @@ def splits(found: Prepared, view: View, valid: float, test: float, seed: int) ->
     Raises:
         ValueError: if a part would be empty, or a class had no sample of train.
     """
-    places = _given(found) or _drawn(found, test, seed)
+    places = {part: _sorted(found, of) for part, of in (_given(found) or _drawn(found, test, seed)).items()}
     if not places["valid"]:
         places["train"], places["valid"] = _held(found, places["train"], valid, seed)
     _whole(found, places)
@@ -177,9 +177,14 @@ def present(found: Prepared) -> NDArray[np.bool_]:
 def fingerprint(found: Prepared, parts: Mapping[str, FolderSplit]) -> str:
     """Return the sha256 of content, of what samples lack, of kinds, and of which sample is in which split."""
     lists = {name: split.ids for name, split in parts.items()}
-    lacking = {one: row for one, row in zip(found.ids, present(found).tolist(), strict=True) if not all(row)}
+    lacking = sorted((one, row) for one, row in zip(found.ids, present(found).tolist(), strict=True) if not all(row))
     content: list[Any] = [found.fingerprint, lists, lacking, kinds_of(found)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _sorted(found: Prepared, places: Iterable[int]) -> list[int]:
+    """Return places in the order of ids: how the table is sorted decides nothing."""
+    return sorted(places, key=lambda place: found.ids[place])
 
 
 def _given(found: Prepared) -> dict[str, list[int]] | None:
@@ -191,7 +196,7 @@ def _given(found: Prepared) -> dict[str, list[int]] | None:
 
 
 def _drawn(found: Prepared, test: float, seed: int) -> dict[str, list[int]]:
-    train, held = _held(found, list(range(len(found.ids))), test, seed)
+    train, held = _held(found, _sorted(found, range(len(found.ids))), test, seed)
     return {"train": train, "valid": [], "test": held}
 
 

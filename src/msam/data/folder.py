@@ -45,7 +45,8 @@ def folder(
     modality's own leave it out. The zeros do go through the encoder, and count in the batch statistics of BatchNorm.
 
     Where the table gives no split, whole groups, or else samples class by class, are held out: a share `test`, then of
-    what is left a share `valid`; where it gives one without validation, the latter alone.
+    what is left a share `valid`; where it gives one without validation, the latter alone. The order of the table's rows
+    decides nothing.
 
     The fingerprint is a sha256 of content, classes, splits, and of what samples lack.
 
@@ -241,9 +242,10 @@ def _shapes(found: Prepared, frames: int, size: int) -> dict[str, tuple[int, ...
 
 
 def _encoder(kind: str, shape: tuple[int, ...]) -> str:
-    """Return the encoder for a kind; an array that has the form of pictures is taken for one."""
-    named: dict[str, Any] = {"audio": "resnet18", "image": "resnet18", "video": "resnet18_frames"}
+    """Return the encoder for a kind; an array that has the form of pictures is taken for one, very short sound is not."""
     if kind in ("text", TOKENS):
         return "token_mean"
+    if kind == "video":
+        return "resnet18_frames"
     pictured = len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) >= SMALLEST
-    return str(named.get(kind, "resnet18" if pictured else "mlp"))
+    return "resnet18" if pictured else "mlp"
