@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from msam import MultimodalModel, shapley
-from msam.models import FUSIONS, build
+from msam.models import FUSIONS, Fusion, SumFusion, build
 
 NAMES = ("audio", "image", "text", "touch")
 
@@ -77,3 +77,34 @@ def test_measuring_leaves_no_trace(fusion, count, training):
     assert all(module.training == training for module in net.modules())
     assert torch.equal(torch.get_rng_state(), random)
     assert all(p.grad is None for p in net.parameters())
+
+
+def test_a_fusion_that_something_waits_for_is_called():
+    """FSDP brings the weights together in a hook before the call."""
+    fusion = SumFusion({"a": 3, "b": 2}, 4)
+    features = {"a": torch.randn(5, 3), "b": torch.randn(5, 2)}
+    network = MultimodalModel({"a": nn.Identity(), "b": nn.Identity()}, fusion)
+    expected = shapley.coalition_logits(network, features)
+    called = []
+    fusion.register_forward_pre_hook(lambda *_: called.append(True))
+    assert torch.allclose(shapley.coalition_logits(network, features), expected, atol=1e-6)
+    assert called
+
+
+class Noisy(SumFusion):
+    """A fusion that drops out before it adds, and says nothing of its parts but the split."""
+
+    parts = Fusion.parts
+
+    def modality_logits(self, features):
+        return {n: nn.functional.dropout(z, 0.5, self.training) for n, z in super().modality_logits(features).items()}
+
+
+def test_parts_are_taken_in_evaluation_mode():
+    fusion = Noisy({"a": 3, "b": 2}, 4)
+    features = {"a": torch.randn(5, 3), "b": torch.randn(5, 2)}
+    network = MultimodalModel({"a": nn.Identity(), "b": nn.Identity()}, fusion)
+    found = shapley.coalition_logits(network, features)
+    assert fusion.training
+    assert torch.allclose(found[-1], fusion.eval()(features), atol=1e-6)
+    assert torch.allclose(found[0], fusion({"a": features["a"], "b": torch.zeros(5, 2)}), atol=1e-6)

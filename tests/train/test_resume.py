@@ -138,3 +138,21 @@ def test_the_model_of_a_finished_run_can_be_loaded(tmp_path):
     from msam.train.header import weights_digest
 
     assert weights_digest(load_model(tmp_path)) == record.end["weights"]
+
+
+def test_a_finished_run_is_not_taken_for_one_of_other_data_that_lie_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "elsewhere.py").write_text(
+        "from msam.data.dial import dial\n"
+        "def elsewhere(*, root: str = ''):\n"
+        "    return dial(seed=len(root), train_size=40, valid_size=20, test_size=20, bayes_samples=10)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def at(root):
+        return config(data={"name": "lab.elsewhere", "root": root}, epochs=1, threads=1)
+
+    done = train(at("a"), tmp_path / "run")
+    assert train(at("b"), tmp_path / "run", resume=True).end == done.end
+    with pytest.raises(ValueError, match="fingerprints differ"):
+        train(at("other"), tmp_path / "run", resume=True)

@@ -58,7 +58,7 @@ def coalition_logits(
 
 
 def _fused_coalitions(fusion: nn.Module, features: dict[str, Tensor], wanted: Sequence[tuple[int, ...]]) -> Tensor:
-    if getattr(fusion, "splits", False):
+    if _can_be_split(fusion):
         parts: Any = fusion.parts
         gains, nothing = parts(features)
         return _sums(gains, nothing, wanted)
@@ -70,6 +70,16 @@ def _fused_coalitions(fusion: nn.Module, features: dict[str, Tensor], wanted: Se
     with evaluating(fusion):
         logits = _logits_of(fusion(stacked))
     return logits.reshape(len(wanted), -1, logits.shape[-1])
+
+
+def _can_be_split(fusion: nn.Module) -> bool:
+    """Tell whether the fusion's logits are sums of parts that may be asked for without calling it.
+
+    Not so where something waits for the call to bring the weights together, as FSDP does.
+    """
+    if not getattr(type(fusion), "splits", False) or fusion._forward_pre_hooks:
+        return False
+    return not any(hasattr(p, "to_local") for p in fusion.parameters())
 
 
 def _sums(gains: Sequence[Tensor], nothing: Tensor, wanted: Sequence[tuple[int, ...]]) -> Tensor:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from msam import models
+from msam.data import Dataset
 from msam.record import Record, Writer, read
 from msam.train import checkpoint, parts
 from msam.train.config import RunConfig
@@ -36,17 +37,15 @@ def train(config: RunConfig, folder: str | Path, *, resume: bool = False, watche
     record, saved = _begun(folder, config, resume=resume)
     if record is not None and record.end:
         if record.end["status"] == "finished":
+            _check_data(record, config, folder)
             return record
         raise ValueError(
             f"The run in {folder} has {record.end['status']} at step {record.end['steps']} and would do so again. Lower "
             "`optimizer.lr` or `sharpness.rho`, and choose another folder with --out."
         )
     trainer = Trainer(config, folder, watcher)
-    if record is not None and record.header["data"]["fingerprint"] != trainer.dataset.fingerprint:
-        raise ValueError(
-            f"The data are not those that the run in {folder} began with: their fingerprints differ. Bring those back, "
-            "or choose another folder with --out."
-        )
+    if record is not None:
+        _same_data(record, trainer.dataset, folder)
     if saved is None:
         (folder / RECORD).unlink(missing_ok=True)
     with closing(Writer(folder / RECORD, keep=saved["record"] if saved else None)) as writer:
@@ -94,6 +93,20 @@ def _begun(folder: Path, config: RunConfig, *, resume: bool) -> tuple[Record | N
             f"{folder} holds an unfinished record without its checkpoint. Choose another folder with --out."
         )
     return record, saved
+
+
+def _check_data(record: Record, config: RunConfig, folder: Path) -> None:
+    """Where the data lie elsewhere than those of a finished run, check that they are the same."""
+    if record.config["data"] != config.model_dump()["data"]:
+        _same_data(record, parts.dataset(config), folder)
+
+
+def _same_data(record: Record, dataset: Dataset, folder: Path) -> None:
+    if record.header["data"]["fingerprint"] != dataset.fingerprint:
+        raise ValueError(
+            f"The data are not those that the run in {folder} began with: their fingerprints differ. Bring those back, "
+            "or choose another folder with --out."
+        )
 
 
 def _completed(found: dict[str, Any]) -> dict[str, Any]:
