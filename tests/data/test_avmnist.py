@@ -226,7 +226,7 @@ class TestArchive:
         (tmp_path / "a.tar.gz").write_bytes(gzip.compress(b"no archive"))
         with pytest.raises(ValueError, match="truncated, damaged or no tar archive"):
             module.prepare(str(tmp_path / "a.tar.gz"), str(tmp_path / "out"))
-        with pytest.raises(ValueError, match="The archive must exist, found none at"):
+        with pytest.raises(ValueError, match="The archive must be a file, found none at"):
             module.prepare(str(tmp_path / "none"), str(tmp_path / "out"))
 
 

@@ -216,6 +216,43 @@ def test_arrays_of_something_else_are_refused(loaded, held, found):
         loaded(pickle.dumps(held))
 
 
+def doubled(times: int = 60) -> bytes:
+    """Return opcodes that leave a tuple whose text would be 2^times long on the stack."""
+    return b")" + b"2\x86" * times
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"}" + doubled() + b"K\x01s.",
+        b"}(" + doubled() + b"K\x01u.",
+        b"(" + doubled() + b"K\x01d.",
+        b"cnumpy\ndtype\n(" + doubled() + b"I00\nI01\ntR(I3\n" + doubled() + b"NNNI-1\nI-1\nI0\ntb.",
+        b"cnumpy\ndtype\n(U\x02f8I00\nI01\ntR" + doubled() + b"b.",
+        b"c_codecs\nencode\n(U\x01a" + doubled() + b"tR.",
+        b"cnumpy.core.multiarray\n_reconstruct\n(NNNtR" + doubled() + b"b.",
+        b"cnumpy.core.multiarray\nscalar\n(" + doubled() + b"U\x01atR.",
+    ],
+    ids=["key", "keys", "dict", "code", "state of a type", "encoding", "state of an array", "type"],
+)
+def test_what_is_small_and_endless_is_refused_at_once(loaded, content):
+    with pytest.raises(ValueError, match=r"Nothing of it was run|truncated, damaged"):
+        loaded(content)
+
+
+def test_a_text_that_many_places_share_is_not_given_room_in_each(loaded):
+    shared = "x" * 1000
+    with pytest.raises(ValueError, match="more than 50000000 characters"):
+        loaded(pickle.dumps(np.array([shared] * 60_000, object)))
+
+
+@pytest.mark.parametrize("key", [((1, 2), 3), frozenset(), np.dtype("f4")], ids=repr)
+def test_keys_are_text_and_numbers_and_pairs_of_such(loaded, key):
+    with pytest.raises(ValueError, match="as a key|opcode"):
+        loaded(pickle.dumps({key: 1}))
+    assert loaded(pickle.dumps({(1, "a"): 1, 2: 3})) == {(1, "a"): 1, 2: 3}
+
+
 def test_an_array_has_as_many_bytes_as_its_shape_needs(loaded):
     content = pickle.dumps(np.arange(3.0), 2)
     assert content.count(b"K\x03\x85") == 1

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from msam.data import _growing, _layout, _prepare, _workers
+from msam.data._prepare import Item, prepared
 from msam.data._prepared import damages, opened, read_manifest
 from tests.data import _toy
 
@@ -319,6 +321,42 @@ class TestInterruptions:
         assert read_manifest(out, "toy")["fingerprint"] == read_manifest(tmp_path / "afresh", "toy")["fingerprint"]
         assert damages(opened(out, "toy")) == []
 
+    def test_an_item_of_which_something_else_is_known_is_made_again(self, raw, out, monkeypatch):
+        def known(start):
+            return [replace(item, more={"start": start}) for item in _toy.items(raw)]
+
+        monkeypatch.setattr(_toy, "decode", _Stopping(7))
+        with pytest.raises(KeyboardInterrupt):
+            _toy.prepare(raw, out, wanted=known(0.0))
+        monkeypatch.setattr(_toy, "decode", again := _Stopping(99))
+        _toy.prepare(raw, out, wanted=known(5.0))
+        assert again.ids == [item.id for item in known(5.0)]
+
+    def test_a_file_that_changed_inside_a_source_folder_is_read_again(self, tmp_path, out, monkeypatch):
+        folder = tmp_path / "pictures"
+        folder.mkdir()
+        (folder / "0.txt").write_text("1")
+        wanted = [Item("00", 0, {"text": folder}), Item("01", 1, {"text": tmp_path / "gone"})]
+
+        def decode(item):
+            return {"audio": np.array([float((item.sources["text"] / "0.txt").read_text())])}
+
+        def prepare():
+            return prepared("toy", tmp_path, out, wanted, decode, classes=("a", "b"), parameters={}, workers=1)
+
+        with pytest.raises(ValueError, match="1 of 2 items"):
+            prepare()
+        (folder / "0.txt").write_text("2")
+        (tmp_path / "gone").mkdir()
+        (tmp_path / "gone" / "0.txt").write_text("3")
+        assert np.load(prepare() / "audio.npy").tolist() in (
+            [[2.0], [3.0]],
+            [[1.0], [3.0], [2.0]],
+            [[1.0], [2.0], [3.0]],
+        )
+        rows = {item["id"]: item["row"] for item in read_manifest(out, "toy")["items"]}
+        assert np.load(out / "audio.npy")[rows["00"]] == 2
+
     def test_data_that_a_power_cut_took_are_made_again(self, raw, out, whole, monkeypatch):
         monkeypatch.setattr(_toy, "decode", _Stopping(7))
         with pytest.raises(KeyboardInterrupt):
@@ -391,6 +429,27 @@ class TestOneFolderOneProcess:
         with pytest.raises(ValueError, match=r"must be empty .*thesis.tex"):
             _toy.prepare(raw, out)
         assert [file.name for file in out.iterdir()] == ["thesis.tex"]
+
+    @pytest.mark.parametrize("change", ["fewer", "label", "known"])
+    def test_a_finished_one_of_other_lists_is_refused(self, raw, out, change):
+        _toy.prepare(raw, out)
+        wanted = _toy.items(raw)
+        last = wanted[-1]
+        others = {
+            "fewer": wanted[:-1],
+            "label": [*wanted[:-1], replace(last, label=1 - last.label)],
+            "known": [*wanted[:-1], replace(last, more={"start": 1.0})],
+        }
+        with pytest.raises(ValueError, match=rf"from other lists: 1 items differ, e\.g\. {last.id}"):
+            _toy.prepare(raw, out, wanted=others[change])
+
+    def test_a_finished_one_tells_what_was_left_out(self, raw, out, capsys):
+        (raw / "03.txt").write_text("none")
+        _toy.prepare(raw, out, missing="skip")
+        capsys.readouterr()
+        _toy.prepare(raw, out, missing="skip")
+        said = capsys.readouterr()
+        assert "1 were left out then, e.g. 03; to try them again, delete the folder" in said.out + said.err
 
     def test_a_finished_one_is_kept_and_other_options_are_refused(self, raw, out):
         _toy.prepare(raw, out)

@@ -40,6 +40,9 @@ def draft_of(out: Path) -> Iterator[Path]:
     Raises:
         ValueError: if `out` is there and not an empty folder.
     """
+    if out.resolve() == Path.cwd():
+        raise ValueError("The folder that you are in cannot be written as a whole. Name a folder in it with --out.")
+    out = out.resolve()  # a link to another disk stays one
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"{out} must be a new or empty folder, found something there. Choose another one with --out.")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +57,10 @@ def draft_of(out: Path) -> Iterator[Path]:
 
 def _take(archive: Path, wanted: tuple[str, ...], folder: Path) -> None:
     if not archive.is_file():
-        raise ValueError(f"The archive must exist, found none at {archive}.")
+        found = (
+            "a folder: if it is unpacked, give it to training as it is (--data.root)" if archive.is_dir() else "none"
+        )
+        raise ValueError(f"The archive must be a file, found {found} at {archive}.")
     left = list(wanted)
     try:
         with tarfile.open(archive, "r:*") as opened:
@@ -69,7 +75,7 @@ def _take(archive: Path, wanted: tuple[str, ...], folder: Path) -> None:
                 _copy(opened, member, folder / name)
             _read_out(opened)
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        reason = f"{type(error).__name__}: {error}".rstrip(".")
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
         raise ValueError(f"{archive} is truncated, damaged or no tar archive ({reason}). Get it again.") from error
     except OSError as error:
         if error.errno is None:  # how gzip says that the bytes are not its own

@@ -17,6 +17,7 @@ from msam.data._card import Card, folder_of
 from msam.data._check import Check
 from msam.data._clips import Clips
 from msam.data._layout import Arrays
+from msam.data._lists import lines
 from msam.data._loaders import Dataset
 from msam.data._prepare import Item, prepared
 from msam.data._prepared import is_prepared, opened
@@ -60,11 +61,11 @@ def clips(root: str, frames: int, choice: Any) -> Dataset:
     if not is_prepared(folder) and is_raw(folder):
         raise ValueError(
             f"`root` must be a prepared folder, {folder} holds AVE as it was published. Run msam data prepare ave --root "
-            f"{folder} --out DIR once, then give DIR. (For the features of --data.protocol features nothing is prepared.)"
+            f"{folder} --out DIR once, then give DIR. (For the features, option `protocol` features, nothing is prepared.)"
         )
     if not is_prepared(folder) and (folder / FEATURES["audio"]).is_file():
         raise ValueError(
-            f"`root` must be a folder of prepared clips, {folder} holds the features. Give --data.protocol features."
+            f"`root` must be a folder of prepared clips, {folder} holds the features. Give the option `protocol` features."
         )
     found = opened(folder, "ave")
     place = {name: number for number, name in enumerate(found.ids)}
@@ -104,11 +105,13 @@ def prepare(
     place = Path(root)
     listed = read_lists(Path(lists) if lists else place)
     decoding = {"spectrogram": SPECTROGRAM, "standardise": standardise, "fps": fps, "short_side": short_side}
+    wanted = items(place, listed)
+    _media.check_rate((item.sources["video"] for item in wanted), fps)
     return prepared(
         "ave",
         place,
         out,
-        items(place, listed),
+        wanted,
         partial(decode, standardise=standardise, fps=fps, short_side=short_side),
         classes=CATEGORIES,
         parameters=decoding,
@@ -215,7 +218,7 @@ def read_lists(folder: Path) -> Lists:
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield line numbers and cells; commas belong to the names of classes."""
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(lines(file), start=1):
         cells = [cell.strip() for cell in line.split("&")]
         if any(cells) and not (number == 1 and cells[0] == HEADER):
             yield number, cells

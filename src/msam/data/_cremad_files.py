@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msam.data._lists import lines
 from msam.data._prepare import Item
 
 EMOTIONS = {"NEU": 0, "HAP": 1, "SAD": 2, "FEA": 3, "DIS": 4, "ANG": 5}
@@ -145,12 +146,11 @@ def _label(clip: str) -> int | None:
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield line numbers and cells; a byte-order mark and either kind of line end are taken as they come."""
-    with open(file, encoding="utf-8-sig", newline="") as opened:
-        reader = csv.reader(opened)
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            if any(cells):
-                yield reader.line_num, cells
+    reader = csv.reader(lines(file))
+    for row in reader:
+        cells = [cell.strip() for cell in row]
+        if any(cells):
+            yield reader.line_num, cells
 
 
 def _wrong(row: Sequence[str], before: Lists) -> str:

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from math import gcd
@@ -57,6 +57,32 @@ def read_audio(path: str | Path, rate: int) -> NDArray[np.float32]:
     return np.clip(samples, -1, 1).astype(np.float32)
 
 
+def check_rate(paths: Iterable[Path], fps: int) -> None:
+    """Look whether the first video that can be opened has `fps` frames a second; what is broken is found later.
+
+    Raises:
+        ValueError: if it has fewer.
+    """
+    for path in paths:
+        try:
+            with _opened(path) as container:
+                second = _rate_of(container.streams.video[0]) if container.streams.video else 0
+        except (ValueError, OSError):
+            continue
+        if second:
+            _fits(fps, second, path)
+            return
+
+
+def _rate_of(stream: Any) -> int:
+    return int(stream.guessed_rate or stream.average_rate or 0)
+
+
+def _fits(fps: int, second: int, path: str | Path) -> None:
+    if fps > second:
+        raise ValueError(f"`fps` must be <= {second}, the rate of {path}, received {fps}.")
+
+
 def frames(
     path: str | Path, fps: int, span: tuple[float, float] | None = None, least: int = 1
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -83,9 +109,8 @@ def frames(
         if not container.streams.video:
             raise ValueError(f"{path} must hold video, found {_streams(container)}.")
         stream = container.streams.video[0]
-        second = int(stream.guessed_rate or stream.average_rate or 0)
-        if fps > second:
-            raise ValueError(f"`fps` must be <= {second}, the rate of {path}, received {fps}.")
+        second = _rate_of(stream)
+        _fits(fps, second, path)
         begin, stop = span or (0.0, math.inf)
         if span:
             fps = min(second, max(fps, math.ceil(least / (stop - begin))))

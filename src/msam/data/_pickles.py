@@ -8,9 +8,9 @@ never to numpy: what comes out are bytes with a shape and a type, checked agains
 import math
 import pickle
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,16 @@ LONGEST = 1000
 """Characters of a text in an array of objects: as many are given room to every one of them."""
 
 
+MOST = 50_000_000
+"""Characters of all texts of an array of objects together."""
+
+
 def load(path: Path) -> Any:
     """Return what a pickle holds: dicts, lists, tuples, text, bytes, numbers, and numpy arrays, scalars and types.
 
     Pickles of Python 2 and 3, protocols 0 to 5, of numpy 1 and 2. Text of Python 2 is read as latin-1. An array of
-    objects is let in when all of them are text, and becomes an array of text. It takes as much memory as the file is
-    long.
+    objects is let in when all of them are text, and becomes an array of text. A pickle may name the same bytes many times,
+    so what comes out may be larger than the file.
 
     Arguments:
         path: the file.
@@ -79,8 +83,37 @@ def _look_through(file: IO[bytes]) -> None:
             raise _Refused(f"the place {argument} in memory at byte {position}")
 
 
-class _Reader(pickle.Unpickler):
-    """Knows no names but those of `_ADMITTED`."""
+InPython: Any = pickle._Unpickler  # type: ignore[attr-defined]
+
+
+class _Reader(InPython):
+    """Knows no names but those of `_ADMITTED`, and no keys but plain ones.
+
+    Python's own edition in Python, as that in C does not let itself be asked before it hashes a key: tuples that hold one
+    another twice are a few bytes long and take for ever.
+    """
+
+    def load_setitem(self) -> None:
+        """Look at the key first."""
+        _plain(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        """Look at the keys first."""
+        _plain(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        """Look at the keys first."""
+        _plain(self.stack[::2])
+        super().load_dict()
+
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = {
+        **InPython.dispatch,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a name of a module, or refuse it."""
@@ -88,7 +121,21 @@ class _Reader(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> NoReturn:
         """Refuse what lies outside the file."""
-        raise _Refused(f"a reference {pid!r} to something outside the file")
+        raise _Refused(f"a reference {_named(pid)} to something outside the file")
+
+
+def _plain(keys: Iterable[Any]) -> None:
+    for key in keys:
+        parts = key if isinstance(key, tuple) else (key,)
+        if not all(isinstance(part, str | bytes | int | float | None) for part in parts):
+            raise _Refused(f"a dict with a {type(key).__name__.strip('_').lower()} as a key")
+
+
+def _named(value: Any) -> str:
+    """Return how an error speaks of a value: never all of it, which may be longer than the file by far."""
+    if isinstance(value, str):
+        return repr(value[:40])
+    return repr(value) if value is None or isinstance(value, bool | float) else f"of {type(value).__name__}"
 
 
 class _Stand:
@@ -120,9 +167,9 @@ class _Type:
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", ">", "|", "="):
-            raise _Refused(f"a numpy type in the state {state!r:.80}")
+            raise _Refused(f"a numpy type in the state {_named(state)}")
         if any(part is not None for part in state[2:5]):
-            raise _Refused(f"a structured numpy type {self._code!r:.40}")
+            raise _Refused(f"a structured numpy type {_named(self._code)}")
         self._order = state[1]
 
     @property
@@ -130,7 +177,7 @@ class _Type:
         """The type."""
         code = self._code
         if not isinstance(code, str) or code[:1] not in (*KINDS, "O") or not code[1:].isdecimal():
-            raise _Refused(f"a numpy type {code!r:.80}")
+            raise _Refused(f"a numpy type {_named(code)}")
         return np.dtype(code).newbyteorder("=" if self._order == "|" else self._order)  # type: ignore[arg-type]
 
 
@@ -144,7 +191,7 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
-            raise _Refused(f"a numpy array in the state {state!r:.80}")
+            raise _Refused(f"a numpy array in the state {_named(state)}")
         _, shape, kind, fortran, raw = state
         self.value = _array(raw, kind, shape, "F" if fortran else "C")
 
@@ -167,7 +214,7 @@ def _scalar(kind: Any, raw: Any = b"") -> Any:
 def _encode(text: Any, encoding: Any = None) -> bytes:
     """Return bytes as Python 3 writes them into pickles of Python 2's protocols."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise _Refused(f"a text encoded as {encoding!r:.40}")
+        raise _Refused(f"a text encoded as {_named(encoding)}")
     return text.encode("latin-1")
 
 
@@ -183,11 +230,11 @@ def _no_array(*_: Any) -> NoReturn:
 
 
 def _array(raw: Any, kind: Any, shape: Any, order: Any) -> NDArray[Any]:
-    """Return the array of these bytes; it takes no more memory than they do."""
+    """Return the array of these bytes."""
     dtype = _finished_type(kind)
     sizes = shape if isinstance(shape, tuple) else (None,)
     if not all(isinstance(size, int) and size >= 0 for size in sizes) or order not in ("C", "F"):
-        raise _Refused(f"a numpy array of shape {shape!r:.80} in the order {order!r:.40}")
+        raise _Refused(f"a numpy array of shape {_named(shape)} in the order {_named(order)}")
     if dtype.kind == "O":
         return _texts(raw, sizes, order)
     content = raw.encode("latin-1") if isinstance(raw, str) else raw
@@ -208,12 +255,14 @@ def _texts(raw: Any, shape: tuple[int, ...], order: Any) -> NDArray[Any]:
         raise _Refused(f"a numpy array of objects (of {found or 'another size'}), not of numbers or text")
     if max(map(len, raw), default=0) > LONGEST:
         raise _Refused(f"a text of more than {LONGEST} characters in a numpy array of objects")
+    if len(raw) * max(map(len, raw), default=0) > MOST:
+        raise _Refused(f"a numpy array of objects that takes more than {MOST} characters")
     return np.array(raw, dtype=np.str_).reshape(shape, order=order)
 
 
 def _finished_type(kind: Any) -> np.dtype[Any]:
     if not isinstance(kind, _Type):
-        raise _Refused(f"a numpy array of the type {kind!r:.80}")
+        raise _Refused(f"a numpy array of the type {_named(kind)}")
     return kind.finished
 
 
@@ -232,8 +281,6 @@ def _finished(value: Any, done: dict[int, Any]) -> Any:
     done[id(value)] = value
     if isinstance(value, dict):
         for key, part in list(value.items()):
-            if isinstance(key, _Array | _Type | _Stand):
-                raise _Refused("a dict with something of numpy as a key")
             value[key] = _finished(part, done)
     elif isinstance(value, list):
         value[:] = [_finished(part, done) for part in value]

@@ -17,7 +17,7 @@ signature of the module's `prepare`; `msam.data._prepared.Prepared` opens the fo
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -100,7 +100,7 @@ def prepared(
     _unique(name, items)
     parameters = json.loads(json.dumps(parameters))
     if (out / MANIFEST).exists():
-        return _done_before(out, name, parameters)
+        return _done_before(out, name, parameters, items, splits or {})
     header = {
         "format": FORMAT,
         "dataset": name,
@@ -114,7 +114,7 @@ def prepared(
         store = Growing(out, header, bar.checking)
         try:
             if (out / MANIFEST).exists():  # another process finished it while this one waited for the lock
-                return _done_before(out, name, parameters)
+                return _done_before(out, name, parameters, items, splits or {})
             failed = dict(failures or {})
             for note in [*notes, *([f"{len(failed)} bad rows or files, e.g. {next(iter(failed))}"] if failed else [])]:
                 bar.told(note)
@@ -206,25 +206,28 @@ def _manifest(
         for item in items
         if item.id in lines
     ]
-    there = {item["id"] for item in listed}
-    parts = {
-        name: {**made, "parts": {part: [i for i in ids if i in there] for part, ids in made["parts"].items()}}
-        for name, made in splits.items()
-    }
     return {
         **header,
         "fingerprint": fingerprint(listed, header["classes"]),
         "failures": [{"id": one, "reason": reason} for one, reason in failures.items()],
         **described,
-        "splits": parts,
+        "splits": _among(splits, {item["id"] for item in listed}),
         "items": listed,
+    }
+
+
+def _among(splits: Mapping[str, Any], there: Collection[str]) -> dict[str, Any]:
+    """Return the splits without the ids that are not there."""
+    return {
+        name: {**made, "parts": {part: [i for i in ids if i in there] for part, ids in made["parts"].items()}}
+        for name, made in splits.items()
     }
 
 
 def _source(path: Path, root: Path) -> dict[str, Any]:
     """Return name, size and sha256 of a source; a folder's are those of its files in order of their names."""
     found, size = hashlib.sha256(), 0
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+    for file in _files(path):
         content = file.read_bytes()
         if path.is_dir():
             found.update(f"{file.name} {len(content)};".encode())
@@ -233,13 +236,25 @@ def _source(path: Path, root: Path) -> dict[str, Any]:
     return {"name": relative(path, root), "bytes": size, "sha256": found.hexdigest()}
 
 
-def _seen(item: Item) -> dict[str, list[int]] | None:
-    """Return size and time of change of every source, by which a changed one is noticed; None if one is not there."""
+def _seen(item: Item) -> dict[str, Any] | None:
+    """Return what an item was made of: what is known of it, and name, size and time of change of all its files.
+
+    By it a change is noticed; None if a source is not there.
+    """
     try:
-        found = {role: path.stat() for role, path in item.sources.items()}
+        found = {role: [_stated(file) for file in _files(path)] for role, path in item.sources.items()}
     except OSError:
         return None
-    return {role: [stat.st_size, stat.st_mtime_ns] for role, stat in found.items()}
+    return {"more": json.loads(json.dumps(dict(item.more))), "sources": found}
+
+
+def _stated(file: Path) -> list[Any]:
+    stat = file.stat()
+    return [file.name, stat.st_size, stat.st_mtime_ns]
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(path.iterdir()) if path.is_dir() else [path]
 
 
 def relative(path: Path, root: Path) -> str:
@@ -257,16 +272,36 @@ def _unique(name: str, items: Sequence[Item]) -> None:
         raise ValueError(f"Every id must come once, found {len(twice)} that come again: {', '.join(twice[:10])}.")
 
 
-def _done_before(out: Path, name: str, parameters: Mapping[str, Any]) -> Path:
+def _done_before(
+    out: Path, name: str, parameters: Mapping[str, Any], items: Sequence[Item], splits: Mapping[str, Any]
+) -> Path:
+    """Return a folder that is finished, if it is what is asked for now; tell what was left out."""
+    from msam.data._bar import Bar
     from msam.data._prepared import read_manifest
 
     found = read_manifest(out, name)
+    way_out = "Choose another folder with --out, or delete this one."
     if found["parameters"] != parameters:
         raise ValueError(
-            f"{out} holds {name} prepared with {found['parameters']}, asked for are {parameters}. Choose another folder "
-            "with --out, or delete this one."
+            f"{out} holds {name} prepared with {found['parameters']}, asked for are {parameters}. {way_out}"
         )
+    there = {item["id"]: item for item in found["items"]}
+    left_out = {failure["id"] for failure in found["failures"]}
+    known = {item.id: (item.label, json.loads(json.dumps(dict(item.more)))) for item in items if item.id in there}
+    differ = [i for i, (label, more) in known.items() if (label, more) != _told(there[i], more)]
+    differ += sorted({item.id for item in items} - set(there) - left_out) + sorted(set(there) - set(known))
+    if differ or _among(splits, there) != found["splits"]:
+        which = f"{len(differ)} items differ, e.g. {differ[0]}" if differ else "the splits differ"
+        raise ValueError(f"{out} holds {name} prepared from other lists: {which}. {way_out}")
+    with Bar(name, len(items)) as bar:
+        bar.told(f"{out} was prepared before, nothing is done")
+        if left_out:
+            bar.told(f"{len(left_out)} were left out then, e.g. {min(left_out)}; to try them again, delete the folder")
     return out
+
+
+def _told(line: Mapping[str, Any], more: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    return line["label"], {key: line.get(key) for key in more}
 
 
 def _complaint(name: str, failures: Mapping[str, str], total: int) -> str:

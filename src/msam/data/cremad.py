@@ -140,6 +140,8 @@ def prepare(
     place = Path(root)
     layout, listed = _cremad_files.layout(place, fps), _cremad_files.lists(place, lists)
     items, strays = _cremad_files.items(layout, listed)
+    if not layout.pictures:
+        _media.check_rate((item.sources["video"] for item in items), fps)
     return prepared(
         "cremad",
         place,

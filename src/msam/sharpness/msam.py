@@ -233,19 +233,15 @@ def sound(contributions: Contributions | None) -> list[float]:
             "MSAM needs the contributions of the modalities, received None. Compute them from the first pass: "
             "shapley.contributions(shapley.coalition_logits(model, output.features), target)."
         )
-    values: Any = contributions
-    if isinstance(values, Tensor):
-        values = values.tolist()
-    elif not isinstance(values, list):
-        values = torch.as_tensor(values, dtype=torch.float64).tolist()
-    if (
-        not isinstance(values, list)
-        or not values
-        or not all(isinstance(v, float | int) and math.isfinite(v) and v >= -1e-6 for v in values)
-        or abs(sum(values) - 1) > 1e-3
-    ):
-        raise ValueError(f"`contributions` must be (M,), finite, >= 0 and sum to 1, received {values}.")
-    return [float(v) for v in values]
+    try:
+        given: Any = contributions.tolist() if isinstance(contributions, Tensor) else contributions
+        values = [float(value) for value in given]
+        sound = bool(values) and all(math.isfinite(v) and v >= -1e-6 for v in values) and abs(sum(values) - 1) <= 1e-3
+    except (TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise ValueError(f"`contributions` must be (M,), finite, >= 0 and sum to 1, received {contributions}.")
+    return values
 
 
 def _fixed(share: str | float) -> float | None:
