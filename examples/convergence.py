@@ -3,7 +3,7 @@
     python examples/convergence.py --steps 3000 --out convergence.png
 
 The problem is smooth with known constants: softmax regression on two modalities, full batch. With `Z` the features of all
-`n` samples (ones for the biases among them), the gradient of the loss L is `K`-Lipschitz with `K = lambda_max(Z' Z / n) / 2`
+`n` samples (ones for the biases among them), the gradient of the loss is `K`-Lipschitz with `K = lambda_max(Z' Z / n) / 2`
 and no longer than `G = 2 sqrt(K)`, since it is `Z' (p - y) / n` and `||p - y||^2 <= 2` for every sample.
 
 With `u_t = (1 - s_t) g_t + s_t grad L(theta_t + eps_t)` the descent lemma gives (the printed Eq. 13 has rho_t squared, and

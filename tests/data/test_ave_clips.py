@@ -265,7 +265,7 @@ class TestLoading:
 
     def test_the_features_are_told_from_clips(self, tmp_path):
         (tmp_path / "audio_feature.h5").write_bytes(b"")
-        with pytest.raises(ValueError, match=r"holds the features. Give the option `protocol` features"):
+        with pytest.raises(ValueError, match=r"holds the features. Give the option protocol features"):
             ave(root=str(tmp_path))
         assert "protocol features" in check(str(tmp_path)).findings[0].text
 

@@ -61,11 +61,11 @@ def clips(root: str, frames: int, choice: Any) -> Dataset:
     if not is_prepared(folder) and is_raw(folder):
         raise ValueError(
             f"`root` must be a prepared folder, {folder} holds AVE as it was published. Run msam data prepare ave --root "
-            f"{folder} --out DIR once, then give DIR. (For the features, option `protocol` features, nothing is prepared.)"
+            f"{folder} --out DIR once, then give DIR. (For the features, option protocol features, nothing is prepared.)"
         )
     if not is_prepared(folder) and (folder / FEATURES["audio"]).is_file():
         raise ValueError(
-            f"`root` must be a folder of prepared clips, {folder} holds the features. Give the option `protocol` features."
+            f"`root` must be a folder of prepared clips, {folder} holds the features. Give the option protocol features."
         )
     found = opened(folder, "ave")
     place = {name: number for number, name in enumerate(found.ids)}

@@ -83,7 +83,7 @@ def _look_through(file: IO[bytes]) -> None:
             raise _Refused(f"the place {argument} in memory at byte {position}")
 
 
-InPython: Any = pickle._Unpickler  # type: ignore[attr-defined]
+InPython: Any = pickle._Unpickler
 
 
 class _Reader(InPython):
