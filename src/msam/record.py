@@ -4,15 +4,19 @@ Line kinds, in the field `kind`:
 
     header  config, versions, host, data fingerprint, modalities, passes, started
     step    step, epoch, loss, contributions, dominant, share, radius, method (what the method notes, if anything)
-    epoch   epoch, step, loss, lr, seconds, train / valid / test (metrics of the protocol), auxiliary
+    epoch   epoch, step, loss, lr, seconds, train / valid / test (metrics of the protocol), auxiliary, and, where steps have
+            no lines, `means` of them: share, radius, contributions and dominance by modality
     end     status ("finished" or "diverged"), seconds, steps, epochs, passes_per_step, seconds_per_step, weights (sha256)
 
 A line is written whole or not at all. `read` knows an unfinished last line (a killed process) from a damaged file.
+A finished record may be filed: the same lines, numbers of six digits, compressed.
 """
 
 import errno
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +31,10 @@ except ImportError:  # not a POSIX system
 
 VOLATILE = ("started", "finished", "seconds", "seconds_per_step", "host")
 """Names of fields, at any depth, that differ between two equal runs: time and host."""
+
+
+WORLDS = ("dial",)
+"""Datasets drawn anew from their seed: for them `data.seed` is one more replication, not another dataset."""
 
 
 class Writer:
@@ -142,8 +150,33 @@ class Record:
         return self.header["config"]
 
 
+def file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Write a record anew for keeping: floats of six significant digits, compressed; equal lines give equal bytes.
+
+    Arguments:
+        source: a record, which stays.
+        target: where it goes, `*.jsonl.gz`; it appears whole or not at all.
+
+    Raises:
+        OSError: if it could not be written (a full disk, say); what was there before is untouched.
+    """
+    target = Path(target)
+    lines = (json.dumps(_rounded(line), separators=(",", ":")) for line in _lines(Path(source)))
+    content = gzip.compress("".join(line + "\n" for line in lines).encode(), mtime=0)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(temporary, "wb") as whole:
+            whole.write(content)
+            whole.flush()
+            os.fsync(whole.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def read(path: str | os.PathLike[str]) -> Record:
-    """Read a record; an unfinished last line is left out.
+    """Read a record, filed or not; an unfinished last line is left out.
 
     Raises:
         ValueError: if a line is no JSON object of a known kind, or the first line is no header: naming the line.
@@ -162,7 +195,7 @@ def read(path: str | os.PathLike[str]) -> Record:
 
 
 def find(*paths: str | os.PathLike[str]) -> list[Record]:
-    """Read every record (`*.jsonl`) under the given files and folders, in order of their paths.
+    """Read every record (`*.jsonl`, `*.jsonl.gz`) under the given files and folders but hidden ones, in order of their paths.
 
     Raises:
         FileNotFoundError: if a path does not exist or nothing is found under any of them.
@@ -171,7 +204,9 @@ def find(*paths: str | os.PathLike[str]) -> list[Record]:
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(f"No file or folder {path}. Give a record (*.jsonl) or a folder that holds some.")
-        files += [path] if path.is_file() else sorted(path.rglob("*.jsonl"))
+        inside = () if path.is_file() else (*path.rglob("*.jsonl"), *path.rglob("*.jsonl.gz"))
+        shown = (f for f in inside if not any(part.startswith(".") for part in f.relative_to(path).parts))
+        files += [path] if path.is_file() else sorted(shown)
     if not files:
         raise FileNotFoundError(f"No record (*.jsonl) under {', '.join(map(str, paths))}. Make one with `msam train`.")
     return [read(file) for file in dict.fromkeys(files)]
@@ -188,8 +223,26 @@ def without_volatile(value: Any) -> Any:
     return [without_volatile(v) for v in value] if isinstance(value, list) else value
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _content(path: Path) -> bytes:
     content = path.read_bytes()
+    if path.suffix != ".gz":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is not a compressed record ({error}). The record is damaged.") from error
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    content = _content(path)
     whole, _, _unfinished = content.rpartition(b"\n")
     for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
         try:

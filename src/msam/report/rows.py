@@ -4,8 +4,9 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msam.record import WORLDS
 from msam.report import labels
-from msam.report.runs import BOOK_KEEPING, WORLDS, Run
+from msam.report.runs import BOOK_KEEPING, Run
 
 NO_SETTINGS = ("seed", "data", "fusion", *BOOK_KEEPING)
 """Fields that do not tell rows of one block apart: what makes the block, replications, and book-keeping."""

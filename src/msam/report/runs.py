@@ -7,11 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from msam import record
-from msam.record import Record
+from msam.record import WORLDS, Record
 from msam.report.select import Selection
-
-WORLDS = ("dial",)
-"""Datasets drawn anew from their seed: for them `data.seed` is one more replication, not another dataset."""
 
 BOOK_KEEPING = ("record_every", "checkpoint_every", "threads")
 """Fields of a configuration that decide how a run is watched, not what it is."""
@@ -64,16 +61,31 @@ class Run:
             "macro_f1": number(test.get("macro_f1")),
             "nll": number(test.get("nll")),
             "tau": tau(self.epoch),
-            "share": mean(step.get("share") for step in self.record.steps),
+            "share": self._of_steps("share"),
             "passes": number(end.get("passes_per_step")),
             "milliseconds": 1000 * number(end.get("seconds_per_step")),
         }
         for name in self.modalities:
             metrics = test.get("modalities", {}).get(name, {})
             found |= {f"{kind}.{name}": number(metrics.get(kind)) for kind in KINDS}
-            dominant = [step["dominant"] for step in self.record.steps if step.get("dominant") is not None]
-            found[f"dominance.{name}"] = mean(float(d == name) for d in dominant)
+            found[f"dominance.{name}"] = self._dominance(name)
         return found
+
+    def _of_steps(self, key: str) -> float:
+        """The mean of what the steps say, in lines of their own or in those of the epochs."""
+        lines = self.record.steps or [epoch.get("means", {}) for epoch in self.record.epochs]
+        return mean(line.get(key) for line in lines)
+
+    def _dominance(self, modality: str) -> float:
+        """The share of steps in which a modality dominates; without steps, of training samples, epoch by epoch."""
+        steps = [step["dominant"] for step in self.record.steps if step.get("dominant") is not None]
+        if steps:
+            return mean(float(dominant == modality) for dominant in steps)
+        told = [epoch.get("means", {}).get("dominance", {}).get(modality) for epoch in self.record.epochs]
+        measured = [
+            epoch["train"].get("modalities", {}).get(modality, {}).get("dominance") for epoch in self.record.epochs
+        ]
+        return mean(told) if any(value is not None for value in told) else mean(measured)
 
     @property
     def diverged(self) -> bool:

@@ -53,7 +53,9 @@ class RunConfig(BaseModel):
     batch_size: Annotated[int, Range(ge=1)] = Field(64, description="samples per step")
     contributions: Value = Field("probability", description="what a modality's contribution is a share of")
     absent: Literal["feature", "input"] = Field("feature", description="what is set to zero for an absent modality")
-    record_every: Annotated[int, Range(ge=1)] = Field(1, description="steps between step lines in the record")
+    record_every: Annotated[int, Range(ge=0)] = Field(
+        1, description="steps between step lines in the record, 0: none, epoch lines hold the means of their steps"
+    )
     checkpoint_every: Annotated[int, Range(ge=0)] = Field(0, description="steps between checkpoints, 0: one per epoch")
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = Field(
         "32-true", description="of numbers, as Lightning Fabric names it"

@@ -14,7 +14,14 @@ from msam.train.progress import Watcher
 from msam.train.trainer import CHECKPOINT, RECORD, Trainer
 
 
-def train(config: RunConfig, folder: str | Path, *, resume: bool = False, watcher: Watcher | None = None) -> Record:
+def train(
+    config: RunConfig,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+    dataset: Dataset | None = None,
+) -> Record:
     """Train one run and return its record, which lies in `folder/record.jsonl` beside `folder/checkpoint.pt`.
 
     Seeds torch's global generator with `config.seed`. An interrupted run goes on with `resume=True` from its last
@@ -26,6 +33,7 @@ def train(config: RunConfig, folder: str | Path, *, resume: bool = False, watche
         folder: made if it does not exist.
         resume: go on with the run in `folder` if there is one; a finished one is returned as it is.
         watcher: is told of every step and epoch.
+        dataset: the configuration's, where it is loaded already (many runs on the same data).
 
     Raises:
         FileExistsError: if `folder` holds a run and `resume` is False.
@@ -43,7 +51,7 @@ def train(config: RunConfig, folder: str | Path, *, resume: bool = False, watche
             f"The run in {folder} has {record.end['status']} at step {record.end['steps']} and would do so again. Lower "
             "`optimizer.lr` or `sharpness.rho`, and choose another folder with --out."
         )
-    trainer = Trainer(config, folder, watcher)
+    trainer = Trainer(config, folder, watcher, dataset)
     if record is not None:
         _same_data(record, trainer.dataset, folder)
     if saved is None:

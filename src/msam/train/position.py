@@ -1,6 +1,7 @@
 """Where a run stands."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -15,6 +16,7 @@ class Position:
         batch: batches of the current epoch that are done.
         step: steps that are done.
         losses: of the steps of the current epoch.
+        steps: what the epoch's line will tell of its steps, where they have no lines of their own.
         seconds: spent so far.
         stepping: seconds of it that were spent in steps.
         passes: forward-backward passes so far.
@@ -27,6 +29,7 @@ class Position:
     batch: int = 0
     step: int = 0
     losses: list[float] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     stepping: float = 0.0
     passes: float = 0.0

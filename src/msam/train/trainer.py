@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from msam.data import Split
+from msam.data import Dataset, Split
 from msam.data._loaders import batches, in_chunks, in_epoch, part_of, shuffled
 from msam.methods import Run, Stage
 from msam.record import Writer
@@ -22,6 +22,7 @@ from msam.train.passes import Counter, samples
 from msam.train.position import Position
 from msam.train.progress import Watcher
 from msam.train.step import NotFinite, Stepper
+from msam.train.summary import means, told
 from msam.types import Batch
 
 RECORD, CHECKPOINT = "record.jsonl", "checkpoint.pt"
@@ -34,11 +35,14 @@ class Trainer:
         config: what to train.
         folder: where checkpoints go.
         watcher: is told of every step and epoch.
+        dataset: the configuration's, where it is loaded already.
     """
 
-    def __init__(self, config: RunConfig, folder: Path, watcher: Watcher | None = None) -> None:
+    def __init__(
+        self, config: RunConfig, folder: Path, watcher: Watcher | None = None, dataset: Dataset | None = None
+    ) -> None:
         self.config, self.folder, self.watcher = config, folder, watcher
-        self.dataset = parts.dataset(config)
+        self.dataset = dataset or parts.dataset(config)
         self.engine = Engine(config.accelerator, config.precision, config.threads)
         torch.manual_seed(config.seed)
         self.method = parts.method(config)
@@ -143,6 +147,7 @@ class Trainer:
             "loss": sum(at.losses) / len(at.losses),
             "lr": scheduled,
             **({"auxiliary": True} if stage.auxiliary else {}),
+            **({"means": means(at.steps, self.network.modalities)} if at.steps else {}),
             **{name: self._measures(name, split) for name, split in self._splits()},
         }
         self.method.epoch_end(self.run, line["valid"])
@@ -150,7 +155,7 @@ class Trainer:
             self.method.stage_end(self.run)
         at.seconds += time.perf_counter() - began
         at.epoch, at.stage_epoch, at.scheduled = at.epoch + 1, at.stage_epoch + 1, at.scheduled + 1
-        at.batch, at.losses = 0, []
+        at.batch, at.losses, at.steps = 0, [], []
         self.writer.write("epoch", **line, seconds=at.seconds)
         self._save()
         if self.watcher:
@@ -160,7 +165,8 @@ class Trainer:
         began, before = time.perf_counter(), self.counter.cost
         run, rule, at = self.run, self.rule, self.at
         at.step += 1
-        recorded = (at.step - 1) % self.config.record_every == 0
+        every = self.config.record_every
+        recorded = every > 0 and (at.step - 1) % every == 0
         run.begin_step(at.step)
         self.optimizer.zero_grad()
         with self.counter.counting(samples(batch)):
@@ -177,6 +183,8 @@ class Trainer:
         share = rule.last["share"] if rule else None
         if recorded and shares is not None:
             self._write_step(shares)
+        elif not every and rule is not None:
+            at.steps.append(told(rule.last, shares))
         if self.watcher:
             self.watcher.stepped(self.stepper.loss, share)
 
