@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from msam import checks
 from msam.models.encoders import ENCODERS, Encoder, encoder
+from msam.models.ensemble import EnsembleFusion
 from msam.models.fusion import ConcatFusion, Fusion, MaxoutFusion, SharedFusion, SumFusion
 from msam.models.multimodal import MultimodalModel
 from msam.models.psp import PspFusion
@@ -15,6 +16,7 @@ __all__ = [
     "FUSIONS",
     "ConcatFusion",
     "Encoder",
+    "EnsembleFusion",
     "Fusion",
     "MaxoutFusion",
     "MultimodalModel",

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 PRETTY = {
+    "ensemble": "Ensemble",
     "gblending": "G-Blending",
     "joint": "Joint",
     "mmpareto": "MMPareto",
