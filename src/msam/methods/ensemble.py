@@ -20,19 +20,19 @@ class Ensemble(Method):
 
     The control of everything that claims to balance modalities: none can take from another what it could have learned,
     and none can learn anything from another. `F_m` is the configured fusion over modality m alone, as in `unimodal`: a
-    linear layer for `late` and `concat`, the head for `shared`, a trunk of its own for the early ones. No parameter sees two
-    modalities and the gradient of each net is that of its own loss, so that each follows the steps that it would take in a
-    `unimodal` run with the same initial weights and batches. What looks at all parameters at once couples them: the climb
-    of a sharpness rule. Their dropout masks are other ones.
+    linear layer for `late` and `concat`, the head for `shared`, a trunk of its own for the early ones. No parameter
+    sees two modalities and the gradient of each net is that of its own loss, so that each follows the steps that it
+    would take in a `unimodal` run with the same initial weights and batches. What looks at all parameters at once
+    couples them: the climb of a sharpness rule. Their dropout masks are other ones.
 
-    The sum of logits gives exactly the class and the probabilities of the sum of log-probabilities (`EnsembleFusion` says
-    why), and is additive in the modalities, so that Shapley logits are the nets' own, up to a number that a modality adds to
-    each class. As in every late fusion an absent modality is a zero feature, whose net then says the same of every sample. A
-    sample that lacks a modality teaches its net nothing.
+    The sum of logits gives exactly the class and the probabilities of the sum of log-probabilities (`EnsembleFusion`
+    says why), and is additive in the modalities, so that Shapley logits are the nets' own, up to a number that a
+    modality adds to each class. As in every late fusion an absent modality is a zero feature, whose net then says the
+    same of every sample. A sample that lacks a modality teaches its net nothing.
 
     It is the Uni-Modal Ensemble of Du, Teng, Li, Liu, Yuan, Wang, Yuan and Zhao (ICML 2023) with nets that train in one
-    run, with one optimizer and schedule, for as long as each other, and are added without weights. The epoch is chosen for
-    the sum, not for each net. Any fusion, any number of modalities; with one it is unimodal training.
+    run, with one optimizer and schedule, for as long as each other, and are added without weights. The epoch is chosen
+    for the sum, not for each net. Any fusion, any number of modalities; with one it is unimodal training.
 
     >>> Ensemble().passes(2).cost
     1.0
