@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msam import checks
-from msam.checks import Range
+from msam.checks import Range, Search
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -125,3 +125,52 @@ class TestArguments:
     def test_the_first_argument_outside_is_named(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             checks.arguments_in_range(self.rule, arguments)
+
+
+class TestSearch:
+    @pytest.mark.parametrize(
+        ("space", "inside", "outside"),
+        [
+            (Search(0.1, 1.0), [0.1, 0.5, 1.0, 1, np.float64(0.3)], [0.09, 1.1, math.nan, None, "0.5", True]),
+            (Search(1, 8, whole=True), [1, 8, 2.0], [0, 9, 1.5, False]),
+            (Search(choices=(0.0, 1e-4)), [0.0, 1e-4], [1e-5, None]),
+            (Search(choices=("late", "early")), ["late"], ["lat"]),
+        ],
+        ids=lambda value: value.describe() if isinstance(value, Search) else "",
+    )
+    def test_it_holds_what_is_between_its_ends_or_among_its_choices(self, space, inside, outside):
+        assert all(space.holds(value) for value in inside)
+        assert not any(space.holds(value) for value in outside)
+
+    @pytest.mark.parametrize(
+        ("given", "rule"),
+        [
+            ({}, "low < high"),
+            ({"low": 1.0}, "low < high"),
+            ({"low": 1.0, "high": 1.0}, "low < high"),
+            ({"low": 0.0, "high": math.inf}, "both finite"),
+            ({"low": 0.0, "high": 1.0, "log": True}, "begin above 0"),
+            ({"low": 0.5, "high": 2.0, "whole": True}, "whole numbers"),
+            ({"choices": (1,)}, "two or more"),
+            ({"choices": (1, 1)}, "all different"),
+            ({"choices": (1, 2), "high": 3.0}, "no ends"),
+        ],
+        ids=str,
+    )
+    def test_what_is_no_space_is_refused(self, given, rule):
+        with pytest.raises(ValueError, match=rule):
+            Search(**given)
+
+    def test_an_annotation_carries_it_and_its_type_says_whether_numbers_are_whole(self):
+        found = {
+            annotation: checks.parameter_search(annotation)
+            for annotation in (
+                Annotated[int, Range(ge=1), Search(1, 8)],
+                Annotated[int | None, Search(1, 8)],
+                Annotated[float, Search(1, 8)],
+                Annotated[str, Search(choices=("a", "b"))],
+            )
+        }
+        assert [space.whole for space in found.values()] == [True, True, False, False]
+        assert checks.parameter_search(Annotated[int, Range(ge=1)]) is None
+        assert checks.parameter_search(int) is None

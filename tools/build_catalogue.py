@@ -83,11 +83,12 @@ def _section(e: Entry) -> Iterator[str]:
     yield from (text, "")
     known = options("method", e.name)
     if known:
-        yield from ("| Flag | Default | Range | |", "| :--- | ---: | :--- | :--- |")
+        yield from ("| Flag | Default | Range | Tuned in | |", "| :--- | ---: | :--- | :--- | :--- |")
         for key, option in known.items():
             default = "none" if option.default in (None, ()) else str(option.default).lower()
             allowed = option.range.describe() if option.range else ""
-            yield f"| `--method.{key}` | {default} | {allowed} | {option.help.replace('|', chr(92) + '|')} |"
+            tuned = option.search.describe() if option.search else ""
+            yield f"| `--method.{key}` | {default} | {allowed} | {tuned} | {option.help.replace('|', chr(92) + '|')} |"
 
 
 def main(*, check: bool = False) -> None:

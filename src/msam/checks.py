@@ -6,7 +6,7 @@ import math
 import numbers
 import typing
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -39,6 +39,68 @@ class Range:
             and (self.le is None or value <= self.le)
             and (self.lt is None or value < self.lt)
         )
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where tuning looks for a hyper-parameter, written beside its range: `Annotated[float, Range(ge=0), Search(0.01, 1)]`.
+
+    Arguments:
+        low: lower end, included.
+        high: upper end, included.
+        log: whether 0.01 to 0.1 is as wide as 0.1 to 1.
+        choices: the values to choose from, instead of ends; at least two.
+        whole: whole numbers only; `parameter_search` sets it for a parameter that is an `int`.
+
+    Raises:
+        ValueError: if that is no space: ends that are not finite and in order, a logarithm of what is not positive, fewer
+            than two choices, or both ends and choices.
+
+    >>> Search(0.01, 1.0, log=True).describe()
+    '0.01 to 1, log'
+    >>> Search(choices=("late", "early")).describe()
+    'late, early'
+    >>> Search(1.0, 0.1)
+    Traceback (most recent call last):
+    ValueError: A search goes from low to high, both finite, low < high; received 1.0 and 0.1.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        if self.choices:
+            ends = self.low is not None or self.high is not None or self.log or self.whole
+            if ends or len(set(self.choices)) < max(2, len(self.choices)):
+                raise ValueError(
+                    f"A search among choices needs two or more, all different, and no ends; received {self}."
+                )
+            return
+        low, high = self.low, self.high
+        if low is None or high is None or not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"A search goes from low to high, both finite, low < high; received {low} and {high}.")
+        if self.log and low <= 0:
+            raise ValueError(f"A logarithmic search must begin above 0, received {low}.")
+        if self.whole and not (float(low).is_integer() and float(high).is_integer()):
+            raise ValueError(f"A search of whole numbers goes from one to another, received {low} and {high}.")
+
+    def describe(self) -> str:
+        """Return the space in words."""
+        if self.choices:
+            return ", ".join(map(str, self.choices))
+        return f"{self.low:g} to {self.high:g}{', log' if self.log else ''}"
+
+    def holds(self, value: Any) -> bool:
+        """Tell whether `value` is in the space."""
+        if self.choices:
+            return value in self.choices
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        assert self.low is not None
+        assert self.high is not None
+        return number and self.low <= value <= self.high and (not self.whole or float(value).is_integer())
 
 
 def in_range(name: str, value: float, allowed: Range) -> float:
@@ -88,6 +150,21 @@ def parameter_range(annotation: Any) -> Range | None:
     for extra in getattr(annotation, "__metadata__", ()):
         if isinstance(extra, Range):
             return extra
+    return None
+
+
+def parameter_search(annotation: Any) -> Search | None:
+    """Return the `Search` that an `Annotated[...]` type carries, of whole numbers where the type has no others, or None.
+
+    >>> from typing import Annotated
+    >>> parameter_search(Annotated[int, Search(1, 8)]).whole
+    True
+    """
+    for extra in getattr(annotation, "__metadata__", ()):
+        if isinstance(extra, Search):
+            plain = typing.get_args(annotation)[0]
+            kinds = {plain, *typing.get_args(plain)}
+            return replace(extra, whole=True) if int in kinds and float not in kinds and not extra.choices else extra
     return None
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from msam import shapley
-from msam.checks import Range
+from msam.checks import Range, Search
 from msam.methods._about import About
 from msam.methods._base import Method, Passes, Run
 from msam.methods._scores import compared, cross_entropy
@@ -124,7 +124,7 @@ class AGM(Method):
         "optimizers divide away what all kappas share and keep their difference.",
     )
 
-    alpha: Annotated[float, Range(ge=0)] = 1.5
+    alpha: Annotated[float, Range(ge=0), Search(0.1, 10.0, log=True)] = 1.5
     cap: Annotated[float | None, Range(ge=0)] = 10.0
     absent: Literal["input", "feature"] = "input"
     variant: Literal["paper", "code"] = "paper"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from msam.checks import Range
+from msam.checks import Range, Search
 from msam.methods._about import About
 from msam.methods._base import Method, Run, per_sample_loss
 from msam.methods._gradients import parameters, scale
@@ -117,8 +117,8 @@ class CGGM(Method):
         pairs="rules reuse B of the first pass; an adaptive optimizer cancels what is constant in B",
     )
 
-    rho: Annotated[float, Range(gt=0)] = 1.3
-    direction_weight: Annotated[float, Range(ge=0)] = 0.1
+    rho: Annotated[float, Range(gt=0), Search(0.5, 2.0, log=True)] = 1.3
+    direction_weight: Annotated[float, Range(ge=0), Search(0.01, 0.5, log=True)] = 0.1
     classifier_rate: Annotated[float, Range(gt=0)] = 0.5
     max_balance: Annotated[float | None, Range(gt=0)] = 2.0
     clip: Annotated[float | None, Range(gt=0)] = None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from msam import checks, shapley
-from msam.checks import Range
+from msam.checks import Range, Search
 from msam.methods._about import About
 from msam.methods._base import Method, Run, Stage, per_sample_loss
 from msam.methods._heads import head_losses
@@ -92,7 +92,7 @@ class GBlending(Method):
 
     strategy: Literal["offline", "online"] = "offline"
     super_epoch: Annotated[int, Range(ge=1)] = 5
-    held_out: Annotated[float, Range(gt=0, lt=1)] = 0.1
+    held_out: Annotated[float, Range(gt=0, lt=1), Search(0.05, 0.3)] = 0.1
     fixed: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:

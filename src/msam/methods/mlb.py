@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from msam.checks import Range
+from msam.checks import Range, Search
 from msam.methods._about import About
 from msam.methods._base import Method, Run, per_sample_loss
 from msam.methods._gradients import parameters, scale
@@ -78,9 +78,9 @@ class MLB(Method):
         "divide a steady coefficient away.",
     )
 
-    alpha: Annotated[float, Range(ge=0)] = 0.8
-    beta_max: Annotated[float, Range(ge=1)] = 2.0
-    weight: Annotated[float, Range(gt=0)] = 1.0
+    alpha: Annotated[float, Range(ge=0), Search(0.1, 3.0, log=True)] = 0.8
+    beta_max: Annotated[float, Range(ge=1), Search(1.0, 8.0)] = 2.0
+    weight: Annotated[float, Range(gt=0), Search(0.1, 3.0, log=True)] = 1.0
     first_epoch: Annotated[int, Range(ge=1)] = 1
     last_epoch: Annotated[int | None, Range(ge=1)] = None
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from msam.checks import Range
+from msam.checks import Range, Search
 from msam.methods._about import About
 from msam.methods._base import Method, Passes, Run
 from msam.methods._gradients import flat, parameters, taken
@@ -96,7 +96,7 @@ class MMPareto(Method):
         "optimizer all but cancels it",
     )
 
-    gamma: Annotated[float, Range(gt=0)] = 1.5
+    gamma: Annotated[float, Range(gt=0), Search(1.0, 3.0)] = 1.5
     variant: Literal["paper", "code"] = "paper"
 
     def passes(self, modalities: int) -> Passes:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from msam.checks import Range
+from msam.checks import Range, Search
 from msam.methods._about import About
 from msam.methods._base import Method, Run
 from msam.types import Batch, Output
@@ -69,7 +69,7 @@ class ModalityDropout(Method):
         pairs="Both passes of a sharpness rule drop the same; contributions are those of the features that were left.",
     )
 
-    p: Annotated[float, Range(ge=0, le=1)] = 0.3
+    p: Annotated[float, Range(ge=0, le=1), Search(0.05, 0.6)] = 0.3
 
     def gradients(self, run: Run, batch: Batch) -> Output:
         """Make the gradients of what the batch keeps; drawn once per step."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from msam.checks import Range
+from msam.checks import Range, Search
 from msam.methods._about import About
 from msam.methods._base import Method, Run, Stage, per_sample_loss
 from msam.methods._gradients import parameters, scale
@@ -118,7 +118,7 @@ class MSES(Method):
     )
 
     variant: Literal["paper", "code"] = "paper"
-    patience: Annotated[int, Range(ge=1)] = 10
+    patience: Annotated[int, Range(ge=1), Search(2, 100, log=True)] = 10
     smoothing: Annotated[float | None, Range(ge=0, lt=1)] = None
     unimodal_loss: bool | None = None
     restore: Literal["modality", "model", "none"] | None = None

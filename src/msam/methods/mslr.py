@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from msam import checks
-from msam.checks import Range
+from msam.checks import Range, Search
 from msam.methods._about import About
 from msam.methods._base import Method, Run
 from msam.methods._gradients import parameters, scale
@@ -93,7 +93,7 @@ class MSLR(Method):
 
     strategy: Literal["dynamic", "keep", "smooth"] = "dynamic"
     rates: tuple[float, ...] = ()
-    window: Annotated[int, Range(ge=1)] = 5
+    window: Annotated[int, Range(ge=1), Search(1, 10)] = 5
     smoothing: Annotated[float, Range(ge=0, le=1)] = 0.5
     mode: Literal["lr", "grad"] = "lr"
     first_epoch: Annotated[int, Range(ge=1)] = 1

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from msam.checks import Range
+from msam.checks import Range, Search
 from msam.methods._about import About
 from msam.methods._base import Method, Run
 from msam.methods._gradients import parameters, scale
@@ -93,7 +93,7 @@ class OGMGE(Method):
         "optimizers divide a steady coefficient away and keep its jumps and the noise.",
     )
 
-    alpha: Annotated[float, Range(ge=0)] = 0.8
+    alpha: Annotated[float, Range(ge=0), Search(0.05, 2.0, log=True)] = 0.8
     noise: bool = True
     variant: Literal["paper", "code"] = "paper"
     extend: bool = False

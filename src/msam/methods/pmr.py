@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from msam import shapley
-from msam.checks import Range
+from msam.checks import Range, Search
 from msam.methods._about import About
 from msam.methods._base import Method, Passes, Run, per_sample_loss
 from msam.methods._scores import compared
@@ -117,10 +117,10 @@ class PMR(Method):
         pairs="rules climb on the whole loss, with the prototypes and coefficients of the first pass; any optimizer",
     )
 
-    alpha: Annotated[float, Range(ge=0)] = 1.0
-    mu: Annotated[float, Range(ge=0)] = 0.01
+    alpha: Annotated[float, Range(ge=0), Search(0.2, 5.0, log=True)] = 1.0
+    mu: Annotated[float, Range(ge=0), Search(1e-4, 0.1, log=True)] = 0.01
     entropy_epochs: Annotated[int, Range(ge=0)] = 10
-    momentum: Annotated[float, Range(ge=0, lt=1)] = 0.2
+    momentum: Annotated[float, Range(ge=0, lt=1), Search(0.0, 0.8)] = 0.2
     fraction: Annotated[float, Range(gt=0, le=1)] = 0.1
     first_epoch: Annotated[int, Range(ge=1)] = 1
     last_epoch: Annotated[int | None, Range(ge=1)] = None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from msam.checks import Range
+from msam.checks import Range, Search
 from msam.methods._about import About
 from msam.methods._base import Method, Passes, Run, Stage
 from msam.models import MultimodalModel
@@ -134,9 +134,9 @@ class Reconboost(Method):
 
     boost_epochs: Annotated[int, Range(ge=1)] = 4
     rectify_epochs: Annotated[int, Range(ge=1)] = 4
-    w1: Annotated[float, Range(gt=0)] = 5.0
-    w2: Annotated[float, Range(ge=0)] = 1.0
-    alpha: Annotated[float, Range(ge=0)] = 0.5
+    w1: Annotated[float, Range(gt=0), Search(1.0, 10.0, log=True)] = 5.0
+    w2: Annotated[float, Range(ge=0), Search(0.1, 1.0)] = 1.0
+    alpha: Annotated[float, Range(ge=0), Search(0.05, 2.0, log=True)] = 0.5
     residual: Residual = "full"
     agreement: Agreement = "paper"
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from msam.checks import Range
+from msam.checks import Range, Search
 from msam.methods._about import About
 from msam.methods._base import Method, Passes, Run, Stage, per_sample_loss
 from msam.methods._heads import head_losses, where_there
@@ -63,7 +63,7 @@ class Umt(Method):
         pairs="A sharpness rule trains the teachers too, with one climb of all and contributions of an untrained fusion.",
     )
 
-    weight: Annotated[float, Range(ge=0)] = 10.0
+    weight: Annotated[float, Range(ge=0), Search(0.5, 50.0, log=True)] = 10.0
     teacher_length: Annotated[float, Range(gt=0)] = 1.0
 
     def passes(self, modalities: int) -> Passes:

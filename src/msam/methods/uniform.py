@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from msam.checks import Range
+from msam.checks import Range, Search
 from msam.methods._about import About
 from msam.methods._base import Method, Run, per_sample_loss
 from msam.methods._heads import head_losses
@@ -36,7 +36,7 @@ class Uniform(Method):
         neutral=("joint", {"weight": 0.0}),
     )
 
-    weight: Annotated[float, Range(ge=0)] = 1.0
+    weight: Annotated[float, Range(ge=0), Search(0.1, 3.0, log=True)] = 1.0
 
     def build(self, model: MultimodalModel, num_classes: int) -> MultimodalModel:
         """Add a linear head per modality."""

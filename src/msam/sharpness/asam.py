@@ -5,7 +5,7 @@ from typing import Annotated, Unpack
 import torch
 from torch import nn
 
-from msam.checks import Range, in_range
+from msam.checks import Range, Search, in_range
 from msam.sharpness._common import Common, Direction
 from msam.sharpness._perturb import Sharpness
 from msam.sharpness._tensors import Gradients, norm
@@ -42,7 +42,7 @@ class ASAM(Sharpness):
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        rho: Annotated[float, Range(ge=0)] = 0.5,
+        rho: Annotated[float, Range(ge=0), Search(0.1, 5.0, log=True)] = 0.5,
         *,
         eta: Annotated[float, Range(ge=0)] = 0.01,
         model: nn.Module | None = None,

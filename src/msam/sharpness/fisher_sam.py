@@ -5,7 +5,7 @@ from typing import Annotated, Unpack
 import torch
 from torch import nn
 
-from msam.checks import Range, in_range
+from msam.checks import Range, Search, in_range
 from msam.sharpness._common import Common, Direction
 from msam.sharpness._perturb import Sharpness
 from msam.sharpness._tensors import Gradients, norm
@@ -44,9 +44,9 @@ class FisherSAM(Sharpness):
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        rho: Annotated[float, Range(ge=0)] = 0.1,
+        rho: Annotated[float, Range(ge=0), Search(0.01, 1.0, log=True)] = 0.1,
         *,
-        eta: Annotated[float, Range(ge=0)] = 1.0,
+        eta: Annotated[float, Range(ge=0), Search(0.1, 10.0, log=True)] = 1.0,
         scaler: torch.amp.GradScaler | None = None,
         model: nn.Module | None = None,
         **common: Unpack[Common],

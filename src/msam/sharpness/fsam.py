@@ -5,7 +5,7 @@ from typing import Annotated, Unpack
 import torch
 from torch import nn
 
-from msam.checks import Range, in_range
+from msam.checks import Range, Search, in_range
 from msam.sharpness._common import Common, Direction
 from msam.sharpness._perturb import Sharpness
 from msam.sharpness._tensors import Gradients, norm
@@ -48,10 +48,10 @@ class FSAM(Sharpness):
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        rho: Annotated[float, Range(ge=0)] = 0.05,
+        rho: Annotated[float, Range(ge=0), Search(0.01, 0.5, log=True)] = 0.05,
         *,
         sigma: Annotated[float, Range(ge=0)] = 1.0,
-        lam: Annotated[float, Range(ge=0, lt=1)] = 0.9,
+        lam: Annotated[float, Range(ge=0, lt=1), Search(0.5, 0.99)] = 0.9,
         scaler: torch.amp.GradScaler | None = None,
         model: nn.Module | None = None,
         **common: Unpack[Common],

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, NoReturn, Unpack
 import torch
 from torch import nn
 
-from msam.checks import Range, in_range
+from msam.checks import Range, Search, in_range
 from msam.sharpness._common import SHORTEST, Common, Contributions, Direction
 from msam.sharpness._perturb import Sharpness
 from msam.sharpness._radius import factors, radii
@@ -59,12 +59,12 @@ class GAM(Sharpness):
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        rho: Annotated[float, Range(ge=0)] = 0.2,
+        rho: Annotated[float, Range(ge=0), Search(0.02, 1.0, log=True)] = 0.2,
         *,
-        rho_inner: Annotated[float, Range(ge=0)] = 0.03,
+        rho_inner: Annotated[float, Range(ge=0), Search(0.005, 0.1, log=True)] = 0.03,
         beta0: Annotated[float, Range(ge=0, le=1)] = 0.5,
         beta1: Annotated[float, Range(ge=0, le=1)] = 0.6,
-        gamma: Annotated[float, Range(ge=0)] = 0.03,
+        gamma: Annotated[float, Range(ge=0), Search(0.01, 0.3, log=True)] = 0.03,
         model: nn.Module | None = None,
         **common: Unpack[Common],
     ) -> None:

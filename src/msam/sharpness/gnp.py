@@ -5,7 +5,7 @@ from typing import Annotated, Unpack
 import torch
 from torch import nn
 
-from msam.checks import Range, in_range
+from msam.checks import Range, Search, in_range
 from msam.sharpness._common import Common, Contributions, Direction
 from msam.sharpness._perturb import Sharpness
 from msam.sharpness._tensors import Gradients, norm
@@ -42,9 +42,10 @@ class GNP(Sharpness):
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        rho: Annotated[float, Range(ge=0)] = 0.05,
+        # twice SAM's: half the second gradient is half the radius, to first order
+        rho: Annotated[float, Range(ge=0), Search(0.02, 1.0, log=True)] = 0.05,
         *,
-        alpha: Annotated[float, Range(ge=0, le=1)] = 0.7,
+        alpha: Annotated[float, Range(ge=0, le=1), Search(0.1, 0.9)] = 0.7,
         model: nn.Module | None = None,
         **common: Unpack[Common],
     ) -> None:

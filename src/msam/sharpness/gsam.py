@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Unpack
 import torch
 from torch import nn
 
-from msam.checks import Range, in_range
+from msam.checks import Range, Search, in_range
 from msam.sharpness._common import Common, Direction
 from msam.sharpness._perturb import Sharpness
 from msam.sharpness._tensors import Gradients, inner, norm
@@ -45,9 +45,9 @@ class GSAM(Sharpness):
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        rho: Annotated[float, Range(ge=0)] = 0.05,
+        rho: Annotated[float, Range(ge=0), Search(0.01, 0.5, log=True)] = 0.05,
         *,
-        alpha: Annotated[float, Range(ge=0)] = 0.4,
+        alpha: Annotated[float, Range(ge=0), Search(0.05, 1.0, log=True)] = 0.4,
         rho_min: Annotated[float, Range(ge=0)] = 0.0,
         model: nn.Module | None = None,
         **common: Unpack[Common],

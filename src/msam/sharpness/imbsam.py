@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from msam.checks import Range
+from msam.checks import Range, Search
 from msam.sharpness._common import Common, Contributions, Direction
 from msam.sharpness._perturb import Sharpness
 from msam.sharpness._split import Parts, backward_of_parts
@@ -49,7 +49,7 @@ class ImbSAM(Sharpness):
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        rho: Annotated[float, Range(ge=0)] = 0.05,
+        rho: Annotated[float, Range(ge=0), Search(0.01, 0.5, log=True)] = 0.05,
         *,
         tail: tuple[int, ...] = (),
         model: nn.Module | None = None,

@@ -5,7 +5,7 @@ from typing import Annotated, Unpack
 import torch
 from torch import nn
 
-from msam.checks import Range, in_range
+from msam.checks import Range, Search, in_range
 from msam.sharpness._common import Common, Direction
 from msam.sharpness._perturb import Sharpness
 from msam.sharpness._reuse import change
@@ -48,10 +48,10 @@ class LookSAM(Sharpness):
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        rho: Annotated[float, Range(ge=0)] = 0.1,
+        rho: Annotated[float, Range(ge=0), Search(0.01, 0.5, log=True)] = 0.1,
         *,
         every: Annotated[int, Range(ge=1)] = 5,
-        alpha: Annotated[float, Range(ge=0)] = 0.7,
+        alpha: Annotated[float, Range(ge=0), Search(0.1, 1.0)] = 0.7,
         model: nn.Module | None = None,
         **common: Unpack[Common],
     ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Unpack
 import torch
 from torch import Tensor, nn
 
-from msam.checks import Range, in_range, one_of
+from msam.checks import Range, Search, in_range, one_of
 from msam.sharpness._common import Common, Contributions, Direction
 from msam.sharpness._features import backward_reusing_features
 from msam.sharpness._modality_losses import Kind, modality_parts
@@ -80,7 +80,8 @@ class MSAM(Sharpness):
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        rho: Annotated[float, Range(ge=0)] = 0.05,
+        # twice SAM's: half the second gradient is half the radius, to first order
+        rho: Annotated[float, Range(ge=0), Search(0.02, 1.0, log=True)] = 0.05,
         *,
         scope: Literal["all", "dominant", "dominant+fusion"] = "all",
         weighting: Literal["batch", "sample"] = "batch",

@@ -5,7 +5,7 @@ from typing import Annotated, Unpack
 import torch
 from torch import nn
 
-from msam.checks import Range
+from msam.checks import Range, Search
 from msam.sharpness._common import Common, Direction
 from msam.sharpness._perturb import Sharpness
 from msam.sharpness._tensors import Gradients, norm
@@ -39,7 +39,7 @@ class SAM(Sharpness):
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        rho: Annotated[float, Range(ge=0)] = 0.05,
+        rho: Annotated[float, Range(ge=0), Search(0.01, 0.5, log=True)] = 0.05,
         *,
         model: nn.Module | None = None,
         **common: Unpack[Common],

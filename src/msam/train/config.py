@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from msam import checks, data, methods, models, sharpness
-from msam.checks import Range
+from msam.checks import Range, Search
 from msam.shapley import Value
 from msam.train.optimizers import OPTIMIZERS, SCHEDULES
 
@@ -142,12 +142,13 @@ KINDS: Mapping[str, Kind] = {
 
 
 class Option(NamedTuple):
-    """One option of a part: its type, default, range (None where there is none) and what its docstring says of it."""
+    """One option of a part: type, default, range and search (None where there is none), what its docstring says of it."""
 
     type: Any
     default: Any
     range: Range | None
     help: str
+    search: Search | None = None
 
 
 def options(kind: str, name: str) -> dict[str, Option]:
@@ -179,7 +180,13 @@ def _described(defaults: Mapping[str, Any], hints: Mapping[str, Any], of: Any) -
     documented = docstring_parser.parse(inspect.getdoc(of) or "", docstring_parser.DocstringStyle.GOOGLE).params
     said = {p.arg_name: " ".join((p.description or "").split()) for p in documented}
     return {
-        key: Option(_without_functions(hints[key]), default, checks.parameter_range(hints[key]), said.get(key, ""))
+        key: Option(
+            _without_functions(hints[key]),
+            default,
+            checks.parameter_range(hints[key]),
+            said.get(key, ""),
+            checks.parameter_search(hints[key]),
+        )
         for key, default in defaults.items()
     }
 

@@ -6,30 +6,46 @@ from typing import Annotated, Any
 
 import torch
 
-from msam.checks import Range
+from msam.checks import Range, Search
 
 Groups = list[dict[str, Any]]
 Rate = Annotated[float, Range(gt=0)]
 Decay = Annotated[float, Range(ge=0)]
 Momentum = Annotated[float, Range(ge=0, lt=1)]
+AdaptiveRate = Annotated[Rate, Search(1e-4, 1e-2, log=True)]
 
 
 def sgd(
-    groups: Groups, *, lr: Rate = 0.05, momentum: Momentum = 0.9, weight_decay: Decay = 1e-4, nesterov: bool = False
+    groups: Groups,
+    *,
+    lr: Annotated[Rate, Search(5e-4, 0.2, log=True)] = 0.05,
+    momentum: Momentum = 0.9,
+    weight_decay: Annotated[Decay, Search(1e-5, 1e-2, log=True)] = 1e-4,
+    nesterov: bool = False,
 ) -> torch.optim.Optimizer:
     """SGD with momentum and coupled weight decay, as the paper uses it."""
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
 
 
 def adam(
-    groups: Groups, *, lr: Rate = 1e-3, beta1: Momentum = 0.9, beta2: Momentum = 0.999, weight_decay: Decay = 0.0
+    groups: Groups,
+    *,
+    lr: AdaptiveRate = 1e-3,
+    beta1: Momentum = 0.9,
+    beta2: Momentum = 0.999,
+    weight_decay: Annotated[Decay, Search(choices=(0.0, 1e-5, 1e-4, 1e-3))] = 0.0,
 ) -> torch.optim.Optimizer:
     """Adam with coupled weight decay."""
     return torch.optim.Adam(groups, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay)
 
 
 def adamw(
-    groups: Groups, *, lr: Rate = 1e-3, beta1: Momentum = 0.9, beta2: Momentum = 0.999, weight_decay: Decay = 1e-2
+    groups: Groups,
+    *,
+    lr: AdaptiveRate = 1e-3,
+    beta1: Momentum = 0.9,
+    beta2: Momentum = 0.999,
+    weight_decay: Annotated[Decay, Search(1e-4, 0.3, log=True)] = 1e-2,
 ) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay."""
     return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay)
