@@ -3,14 +3,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from msam import record
-from msam.report import rows, runs, select
 from tests.report._records import config, write
+
+from msam import record, selection
+from msam.report import rows, runs
 
 
 def read(folder: Path, name: str = "best_validation") -> list[runs.Run]:
-    return runs.finished(record.find(folder), select.load(name))[0]
+    return runs.finished(record.find(folder), selection.load(name))[0]
 
 
 def one(path: Path, settings: dict[str, Any], **more: Any) -> Path:
@@ -142,5 +142,5 @@ def test_runs_without_an_end_or_without_epochs_are_not_finished(tmp_path: Path) 
     one(tmp_path / "a.jsonl", config(), finished=False)
     one(tmp_path / "b.jsonl", config(seed=1), train=[], valid=[], test=[])
     one(tmp_path / "c.jsonl", config(seed=2))
-    done, left = runs.finished(record.find(tmp_path), select.load("last"))
+    done, left = runs.finished(record.find(tmp_path), selection.load("last"))
     assert ([run.name for run in done], [r.path.stem for r in left]) == (["c"], ["a", "b"])

@@ -4,17 +4,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.report._records import STEPS_PER_EPOCH, config, write
 
-from msam import record
-from msam.report import charts, interactive, runs, select, series
+from msam import record, selection
+from msam.report import charts, interactive, runs, series
 from msam.report.charts import Area, Chart, Dots, Line
 from msam.report.sections import Section, sections
-from tests.report._records import STEPS_PER_EPOCH, config, write
 
 
 def section(folder: Path) -> Section:
-    selection = select.load("best_validation")
-    return sections(runs.finished(record.find(folder), selection)[0], selection)[0]
+    rule = selection.load("best_validation")
+    return sections(runs.finished(record.find(folder), rule)[0], rule)[0]
 
 
 def chart(found: Section, name: str, tab: str = "") -> Chart:

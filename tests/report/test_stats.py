@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from msam import record
-from msam.report import paired, rows, runs, select, stats
 from tests.report._records import config, write
+
+from msam import record, selection
+from msam.report import paired, rows, runs, stats
 
 
 def permutation_p(differences: list[float]) -> float:
@@ -139,7 +139,7 @@ def test_a_block_compares_with_joint_and_msam_with_sam(tmp_path: Path) -> None:
         ("u", {"name": "unimodal", "modality": "audio"}, None, 0.5),
     ):
         accuracies(tmp_path, name, config(method, rule), [level, level + 0.01])
-    (block,) = rows.blocks(runs.finished(record.find(tmp_path), select.load("last"))[0])
+    (block,) = rows.blocks(runs.finished(record.find(tmp_path), selection.load("last"))[0])
     found = {(c.name, c.against): c for c in stats.comparisons(block)}
     assert list(found) == [
         ("SAM (rho=0.1)", "Joint"),
@@ -156,5 +156,5 @@ def test_a_row_meets_the_joint_row_that_shares_its_settings(tmp_path: Path) -> N
     accuracies(tmp_path, "j20", config(epochs=20), [0.70, 0.70, 0.71])
     accuracies(tmp_path, "j40", config(epochs=40), [0.75, 0.75])
     accuracies(tmp_path, "s40", config("joint", "sam", epochs=40), [0.76, 0.77])
-    (block,) = rows.blocks(runs.finished(record.find(tmp_path), select.load("last"))[0])
+    (block,) = rows.blocks(runs.finished(record.find(tmp_path), selection.load("last"))[0])
     assert {(c.name, c.against) for c in stats.comparisons(block)} == {("SAM", "Joint (epochs=40)")}

@@ -6,16 +6,16 @@ import textwrap
 
 import pytest
 import torch
+from tests.methods._toys import model, run_of
+from tests.train._runs import MSAM, Ear, StopAt, settings, trained
 from torch import nn
 
 from msam.data import TensorSplit
 from msam.data._loaders import part_of, shuffled
 from msam.methods import Passes, Run
-from msam.report.runs import without_auxiliary
+from msam.selection import without_auxiliary
 from msam.train import checkpoint, load_model, parts, train
 from msam.train.passes import Counter
-from tests.methods._toys import model, run_of
-from tests.train._runs import MSAM, Ear, StopAt, settings, trained
 
 HEAD = """
     from dataclasses import dataclass

@@ -9,14 +9,14 @@ from rich.console import Group
 from rich.text import Text
 
 from msam import record
+from msam import selection as selections
 from msam.report import curves, labels, page, provenance, tables
 from msam.report import runs as running
-from msam.report import select as selections
 from msam.report.console import ConsoleTable
 from msam.report.rows import Row
 from msam.report.runs import Run
 from msam.report.sections import Section, sections
-from msam.report.select import Selection
+from msam.selection import Selection
 
 StrPath = str | os.PathLike[str]
 

@@ -14,7 +14,7 @@ from msam.report.charts import Area, Chart
 from msam.report.rows import Row
 from msam.report.runs import Run
 from msam.report.sections import Section
-from msam.report.select import Selection
+from msam.selection import Selection
 
 
 def render(sections: Sequence[Section], notes: Sequence[str], selection: Selection) -> str:

@@ -6,7 +6,7 @@ from msam.record import Record
 from msam.report import labels
 from msam.report.rows import Block
 from msam.report.runs import WORLDS, Run, diverged
-from msam.report.select import Selection
+from msam.selection import Selection
 
 
 def caption(block: Block, selection: Selection) -> str:

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from msam import record
 from msam.record import WORLDS, Record
-from msam.report.select import Selection
+from msam.selection import Selection, without_auxiliary
 
 BOOK_KEEPING = ("record_every", "checkpoint_every", "threads")
 """Fields of a configuration that decide how a run is watched, not what it is."""
@@ -120,15 +120,6 @@ def finished(records: Iterable[Record], selection: Selection) -> tuple[list[Run]
         else:
             runs.append(Run(found, selection.choose([epoch["valid"] for epoch in found.epochs])))
     return runs, unfinished
-
-
-def without_auxiliary(found: Record) -> Record:
-    """Return a record without the epochs that served the method's own ends (teachers, estimates), and their steps."""
-    epochs = [line for line in found.epochs if not line.get("auxiliary")]
-    if len(epochs) == len(found.epochs):
-        return found
-    kept = {line["epoch"] for line in epochs}
-    return replace(found, epochs=epochs, steps=[line for line in found.steps if line["epoch"] in kept])
 
 
 def check_same_data(runs: Sequence[Run]) -> None:

@@ -7,9 +7,9 @@ from msam.report import provenance, rows, series, stats, tables
 from msam.report.charts import Chart, Style, style
 from msam.report.rows import Block
 from msam.report.runs import Run
-from msam.report.select import Selection
 from msam.report.stats import Comparison
 from msam.report.tables import Table
+from msam.selection import Selection
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
+from msam import selection as selections
 from msam.record import Record
-from msam.report import select as selections
 from msam.report.rows import Block, Row
 from msam.report.runs import Run, check_same_data, finished
 

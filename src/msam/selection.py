@@ -1,11 +1,12 @@
-"""Which epoch of a run is reported. A selection sees validation metrics and nothing else."""
+"""Which epoch of a run counts, in tuning and in the report. A selection sees validation metrics and nothing else."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from msam import checks
+from msam.record import Record
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,15 @@ def load(name: str) -> Selection:
 def names() -> list[str]:
     """Return the names of the selections."""
     return sorted(_SELECTIONS)
+
+
+def without_auxiliary(found: Record) -> Record:
+    """Return a record without the epochs that served the method's own ends (teachers, estimates), and their steps."""
+    epochs = [line for line in found.epochs if not line.get("auxiliary")]
+    if len(epochs) == len(found.epochs):
+        return found
+    kept = {line["epoch"] for line in epochs}
+    return replace(found, epochs=epochs, steps=[line for line in found.steps if line["epoch"] in kept])
 
 
 def _best(valid: Sequence[Mapping[str, Any]]) -> int:
