@@ -6,10 +6,10 @@ from typing import Any
 
 import matplotlib.image
 import pytest
-from tests.report._records import config, write
 
 import msam.report
 from msam.report import Report, report, selections
+from tests.report._records import config, write
 
 CURVES: dict[str, Any] = {"train": [0.9], "valid": [0.8], "test": [0.7]}
 

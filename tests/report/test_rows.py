@@ -3,10 +3,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.report._records import config, write
 
 from msam import record, selection
 from msam.report import rows, runs
+from tests.report._records import config, write
 
 
 def read(folder: Path, name: str = "best_validation") -> list[runs.Run]:

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.report._records import STEPS_PER_EPOCH, config, write
 
 from msam import record, selection
 from msam.report import charts, interactive, runs, series
 from msam.report.charts import Area, Chart, Dots, Line
 from msam.report.sections import Section, sections
+from tests.report._records import STEPS_PER_EPOCH, config, write
 
 
 def section(folder: Path) -> Section:

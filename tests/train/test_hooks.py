@@ -6,8 +6,6 @@ import textwrap
 
 import pytest
 import torch
-from tests.methods._toys import model, run_of
-from tests.train._runs import MSAM, Ear, StopAt, settings, trained
 from torch import nn
 
 from msam.data import TensorSplit
@@ -16,6 +14,8 @@ from msam.methods import Passes, Run
 from msam.selection import without_auxiliary
 from msam.train import checkpoint, load_model, parts, train
 from msam.train.passes import Counter
+from tests.methods._toys import model, run_of
+from tests.train._runs import MSAM, Ear, StopAt, settings, trained
 
 HEAD = """
     from dataclasses import dataclass
