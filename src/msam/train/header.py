@@ -17,8 +17,8 @@ from msam.train.config import RunConfig
 from msam.train.engine import facts
 
 
-def header(config: RunConfig, dataset: Dataset, network: MultimodalModel) -> dict[str, Any]:
-    """Return the fields of the header line."""
+def header(config: RunConfig, dataset: Dataset, network: MultimodalModel, lanes: int = 1) -> dict[str, Any]:
+    """Return the fields of the header line; `lanes` says how many runs are trained side by side."""
     splits = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
     return {
         "format": 1,
@@ -36,7 +36,7 @@ def header(config: RunConfig, dataset: Dataset, network: MultimodalModel) -> dic
         "parameters": sum(p.numel() for p in network.parameters()),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "msam": msam.__version__},
         "commit": _commit(),
-        "host": facts(),
+        "host": {**facts(), **({"lanes": lanes} if lanes > 1 else {})},
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -28,8 +28,15 @@ from msam.types import Batch
 RECORD, CHECKPOINT = "record.jsonl", "checkpoint.pt"
 
 
+class Diverged(ValueError):
+    """The loss is no longer finite; the record's end says so."""
+
+
 class Trainer:
     """One run: its parts, where it stands, and the step.
+
+    `go` is the whole of it. What it is made of serves whoever trains several runs side by side: `open`, `begin`, then for
+    every epoch `begin_epoch`, `noted` for every step, `end_epoch`, `save`; at last `end`.
 
     Arguments:
         config: what to train.
@@ -61,22 +68,18 @@ class Trainer:
             train_batches=self._train_batches,
         )
         self.stepper.run = self.run
-        self._stage(0)
+        self.stage(0)
         self.counter = Counter.of(self.run)
 
     def go(self, writer: Writer, saved: Mapping[str, Any] | None = None) -> None:
         """Train to the end, from the start or from a checkpoint.
 
         Raises:
-            ValueError: if the loss is no longer finite.
+            Diverged: if the loss is no longer finite.
+            ValueError: if the data are not.
             OSError: if record or checkpoint cannot be written.
         """
-        self.writer = writer
-        if saved is None:
-            writer.write("header", **header(self.config, self.dataset, self.network))
-            self._save()
-        else:
-            self._restore(saved)
+        self.open(writer, saved)
         if self.watcher:
             self.watcher.started(self.config.run_name(), self._planned_steps(), self.at.step)
         try:
@@ -85,26 +88,35 @@ class Trainer:
             if self.watcher:
                 self.watcher.finished()
 
+    def open(self, writer: Writer, saved: Mapping[str, Any] | None = None, lanes: int = 1) -> None:
+        """Begin the record and save the start, or stand where a checkpoint was made; `lanes` is for the header."""
+        self.writer = writer
+        if saved is None:
+            writer.write("header", **header(self.config, self.dataset, self.network, lanes))
+            self.save()
+        else:
+            self._restore(saved)
+
     def _stages(self) -> None:
-        while (stage := self._stage(self.at.stage)) is not None:
-            self._begin(stage)
+        while (stage := self.stage(self.at.stage)) is not None:
+            self.begin(stage)
             while self.at.stage_epoch < stage.epochs:
                 self._epoch(stage)
             self.at.stage, self.at.stage_epoch = self.at.stage + 1, 0
-        self._end("finished")
+        self.end("finished")
 
     def _planned_steps(self) -> int:
         steps, k = 0, 0
-        while (stage := self._stage(k)) is not None:
+        while (stage := self.stage(k)) is not None:
             steps, k = steps + stage.epochs * len(self._order(stage.part)), k + 1
         return steps
 
-    def _stage(self, k: int) -> Stage | None:
+    def stage(self, k: int) -> Stage | None:
         """Ask for a stage; what it draws at random leaves no trace, so that a resumed run may ask again."""
         with torch.random.fork_rng(devices=[self.engine.device] if self.engine.device.type == "cuda" else []):
             return self.method.stage(self.run, k)
 
-    def _begin(self, stage: Stage) -> None:
+    def begin(self, stage: Stage) -> None:
         """Freeze what does not train; if the stage has not begun yet, let the method prepare it, and grant its wishes."""
         self.run.stage, self.run.epoch, self.run.step = self.at.stage, self.at.epoch + 1, self.at.step
         fresh = self.at.stage_epoch == 0 and self.at.batch == 0
@@ -127,74 +139,100 @@ class Trainer:
 
     def _epoch(self, stage: Stage) -> None:
         at, began = self.at, time.perf_counter()
-        order = self._order(stage.part)
-        self.run.epoch = at.epoch + 1
-        scheduled = self._set_rates()
-        for module in (*self.network.encoders.values(), *self.network.heads.values(), self.network.fusion):
-            module.train(_trains(module))
+        order = self.begin_epoch(stage)
         train = in_epoch(self.dataset.train, seed=self.config.seed, epoch=at.epoch + 1)
         for batch in batches(train, order[at.batch :]):
-            self._step(self._prepared(batch))
+            self._step(self.prepared(batch))
             at.batch += 1
             every = self.config.checkpoint_every
             if every and at.step % every == 0 and at.batch < len(order):
                 at.seconds += time.perf_counter() - began
                 began = time.perf_counter()
-                self._save()
+                self.save()
+        line = self.measured(stage)
+        at.seconds += time.perf_counter() - began
+        self.end_epoch(line)
+        self.save()
+        if self.watcher:
+            self.watcher.measured(line)
+
+    def begin_epoch(self, stage: Stage) -> list[list[int]]:
+        """Set learning rates, and modules to training; return the batches of the epoch as lists of sample numbers."""
+        self.run.epoch = self.at.epoch + 1
+        self.scheduled = self._set_rates()
+        for module in (*self.network.encoders.values(), *self.network.heads.values(), self.network.fusion):
+            module.train(_trains(module))
+        return self._order(stage.part)
+
+    def measured(self, stage: Stage) -> dict[str, Any]:
+        """Return the epoch's line, its measures taken, and let the method conclude the epoch.
+
+        Raises:
+            Diverged: if the NLL of a split is no longer finite.
+        """
+        at = self.at
         line: dict[str, Any] = {
             "epoch": at.epoch + 1,
             "step": at.step,
             "loss": sum(at.losses) / len(at.losses),
-            "lr": scheduled,
+            "lr": self.scheduled,
             **({"auxiliary": True} if stage.auxiliary else {}),
             **({"means": means(at.steps, self.network.modalities)} if at.steps else {}),
-            **{name: self._measures(name, split) for name, split in self._splits()},
+            **{name: self._measures(name, getattr(self.dataset, name)) for name in ("train", "valid", "test")},
         }
         self.method.epoch_end(self.run, line["valid"])
         if at.stage_epoch + 1 == stage.epochs:
             self.method.stage_end(self.run)
-        at.seconds += time.perf_counter() - began
+        return line
+
+    def end_epoch(self, line: Mapping[str, Any]) -> None:
+        """Write the epoch's line and stand at the begin of the next."""
+        at = self.at
         at.epoch, at.stage_epoch, at.scheduled = at.epoch + 1, at.stage_epoch + 1, at.scheduled + 1
         at.batch, at.losses, at.steps = 0, [], []
         self.writer.write("epoch", **line, seconds=at.seconds)
-        self._save()
-        if self.watcher:
-            self.watcher.measured(line)
 
     def _step(self, batch: Batch) -> None:
         began, before = time.perf_counter(), self.counter.cost
-        run, rule, at = self.run, self.rule, self.at
-        at.step += 1
-        every = self.config.record_every
-        recorded = every > 0 and (at.step - 1) % every == 0
-        run.begin_step(at.step)
+        self.at.step += 1
+        self.run.begin_step(self.at.step)
         self.optimizer.zero_grad()
         with self.counter.counting(samples(batch)):
             try:
-                output, shares = self.stepper.step(rule, batch)
+                output, shares = self.stepper.step(self.rule, batch)
             except NotFinite as found:
-                self._refuse(batch, str(found))
-        if recorded and shares is None:
+                self.refuse(batch, str(found))
+        if self.recorded and shares is None:
             shares = self.stepper.contributions(output, batch)
         self.optimizer.step()
-        at.losses.append(self.stepper.loss)
-        at.stepping += time.perf_counter() - began
-        at.passes += self.counter.cost - before
-        share = rule.last["share"] if rule else None
-        if recorded and shares is not None:
-            self._write_step(shares)
-        elif not every and rule is not None:
+        self.noted(self.stepper.loss, shares, time.perf_counter() - began, self.counter.cost - before)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the current step has a line of its own in the record."""
+        every = self.config.record_every
+        return every > 0 and (self.at.step - 1) % every == 0
+
+    def noted(self, loss: float, shares: torch.Tensor | None, seconds: float, passes: float) -> None:
+        """Take note of a step that is done: its loss, contributions `(M,)` where they are known, and what it took."""
+        at, rule = self.at, self.rule
+        at.losses.append(loss)
+        at.stepping += seconds
+        at.passes += passes
+        if self.recorded and shares is not None:
+            self._write_step(loss, shares)
+        elif not self.config.record_every and rule is not None:
             at.steps.append(told(rule.last, shares))
         if self.watcher:
-            self.watcher.stepped(self.stepper.loss, share)
+            self.watcher.stepped(loss, rule.last["share"] if rule else None)
 
-    def _write_step(self, shares: torch.Tensor) -> None:
+    def _write_step(self, loss: float, shares: torch.Tensor) -> None:
         values, last = shares.tolist(), self.rule.last if self.rule else {}
         self.writer.write(
             "step",
             step=self.at.step,
             epoch=self.run.epoch,
-            loss=self.stepper.loss,
+            loss=loss,
             contributions=[round(v, 6) for v in values],
             dominant=self.network.modalities[values.index(max(values))],
             share=last.get("share"),
@@ -202,21 +240,27 @@ class Trainer:
             **({"method": dict(self.run.notes)} if self.run.notes else {}),
         )
 
-    def _refuse(self, batch: Batch, what: str) -> NoReturn:
-        """Say why the loss is not finite: the data, or the training."""
+    def refuse(self, batch: Batch, what: str) -> NoReturn:
+        """Say why the loss is not finite.
+
+        Raises:
+            ValueError: if it is the data.
+            Diverged: if it is the training.
+        """
         unsound = unsound_input(batch)
         if unsound:
             raise ValueError(f"{unsound} at step {self.at.step} (epoch {self.run.epoch}). Clean the data.")
         self._diverged(what)
 
     def _diverged(self, what: str) -> NoReturn:
-        self._end("diverged")
-        raise ValueError(
+        self.end("diverged")
+        raise Diverged(
             f"{what} at step {self.at.step} (epoch {self.run.epoch}): the run has diverged. Lower `optimizer.lr` or "
             "`sharpness.rho`. The record holds the steps before."
         )
 
-    def _end(self, status: str) -> None:
+    def end(self, status: str) -> None:
+        """Write the end of the record, "finished" or "diverged"."""
         at = self.at
         self.writer.write(
             "end",
@@ -232,16 +276,13 @@ class Trainer:
 
     def _measures(self, name: str, split: Split) -> dict[str, Any]:
         measured = evaluate(
-            self.network, split, value=self.config.contributions, absent=self.config.absent, prepare=self._prepared
+            self.network, split, value=self.config.contributions, absent=self.config.absent, prepare=self.prepared
         )
         if not math.isfinite(measured["nll"]):
             self._diverged(f"The NLL of the {name} split is {measured['nll']}")
         return measured
 
-    def _splits(self) -> Iterator[tuple[str, Split]]:
-        yield from (("train", self.dataset.train), ("valid", self.dataset.valid), ("test", self.dataset.test))
-
-    def _prepared(self, batch: Batch) -> Batch:
+    def prepared(self, batch: Batch) -> Batch:
         """Bring a batch to the device; `present` has one column for each modality of the model, which may have fewer."""
         if batch.present is not None and self.network.modalities != self.dataset.modalities:
             columns = [self.dataset.modalities.index(name) for name in self.network.modalities]
@@ -255,7 +296,7 @@ class Trainer:
     def _train_batches(self, start: float, stop: float) -> Iterator[Batch]:
         train = self.dataset.train
         order = in_chunks(part_of(len(train), start, stop, seed=self.config.seed), self.config.batch_size)
-        return map(self._prepared, batches(train, order))
+        return map(self.prepared, batches(train, order))
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         """Make the optimizer, and the rule that is bound to it."""
@@ -268,23 +309,25 @@ class Trainer:
             parts.whole_step(self.rule, self.method)  # refuses a pair that cannot be, before anything is written
         return made
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write a checkpoint; the record up to it is on disk before."""
         self.writer.sync()
-        checkpoint.save(
-            self.folder / CHECKPOINT,
-            {
-                "config": self.config.model_dump(),
-                "record": self.writer.position,
-                "at": vars(self.at),
-                "model": self.network.state_dict(),
-                "optimizer": self.run.optimizer.state_dict(),
-                "rule": self.rule.state_dict() if self.rule else None,
-                "state": checkpoint.packed(self.run.state),
-                "generator": self.run.generator.get_state(),
-                "torch": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            },
-        )
+        checkpoint.save(self.folder / CHECKPOINT, self.state())
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds; tensors are those that train, not copies."""
+        return {
+            "config": self.config.model_dump(),
+            "record": self.writer.position,
+            "at": vars(self.at),
+            "model": self.network.state_dict(),
+            "optimizer": self.run.optimizer.state_dict(),
+            "rule": self.rule.state_dict() if self.rule else None,
+            "state": checkpoint.packed(self.run.state),
+            "generator": self.run.generator.get_state(),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
         self.at = Position(**saved["at"])
