@@ -49,20 +49,26 @@ def contributions(
     >>> contributions(logits, torch.tensor([0]), value="logit")
     tensor([1., 0.])
     """
+    return normalised(worth(logits, target, value, reduction))
+
+
+def worth(
+    logits: Tensor, target: Tensor, value: Value = "probability", reduction: Literal["batch", "none"] = "batch"
+) -> Tensor:
+    """Return what every modality is worth, of any sign; see `contributions`, which are shares of it."""
     checks.one_of("value", value, VALUES)
     checks.one_of("reduction", reduction, ("batch", "none"))
     _fits(logits, target)
     logits = logits.detach().float() if logits.dtype in (torch.float16, torch.bfloat16) else logits.detach()
     if value in ("probability", "accuracy"):
         worths = (_probability if value == "probability" else _hit)(logits, target)
-        worth = shapley_values(worths if reduction == "none" else worths.mean(1))  # linear: of the mean, for less
-    else:
-        rate = {"response": _probability, "likelihood": _log_probability, "logit": _target_logit}[value]
-        per_sample = rate(shapley_values(logits), target)
-        worth = per_sample if reduction == "none" else per_sample.mean(1)
+        return shapley_values(worths if reduction == "none" else worths.mean(1))  # linear: of the mean, for less
+    rate = {"response": _probability, "likelihood": _log_probability, "logit": _target_logit}[value]
+    per_sample = rate(shapley_values(logits), target)
+    found = per_sample if reduction == "none" else per_sample.mean(1)
     if value == "likelihood":  # only ratios count: the largest becomes 1 and cannot vanish
-        worth = (worth - worth.amax(0)).exp()
-    return normalised(worth)
+        return (found - found.amax(0)).exp()
+    return found
 
 
 def normalised(worth: Tensor) -> Tensor:
