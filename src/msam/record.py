@@ -195,7 +195,7 @@ def read(path: str | os.PathLike[str]) -> Record:
 
 
 def find(*paths: str | os.PathLike[str]) -> list[Record]:
-    """Read every record (`*.jsonl`, `*.jsonl.gz`) under the given files and folders but hidden ones, in order of their paths.
+    """Read every record (`*.jsonl`, `*.jsonl.gz`) under files and folders but hidden ones, in order of paths.
 
     Raises:
         FileNotFoundError: if a path does not exist or nothing is found under any of them.

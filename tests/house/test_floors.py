@@ -21,12 +21,13 @@ FLOORS = {
     "data": 2,
     "methods": 3,
     "train": 4,
+    "bench": 5,
     "recipes": 5,
     "report": 6,
     "cli": 7,
 }
 FRONT_DOOR = 2
-SIBLINGS: dict[str, set[str]] = {"_registry": {"checks"}, "sharpness": {"shapley"}}
+SIBLINGS: dict[str, set[str]] = {"_registry": {"checks"}, "sharpness": {"shapley"}, "recipes": {"bench"}}
 
 
 def unit(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The command line: `msam demo | list | train | data | report`; what the user does wrong ends it with one message."""
+"""The command line: `msam demo | list | train | data | bench | report`; a user's mistake ends it with one message."""
 
 import sys
 import typing
@@ -13,6 +13,7 @@ from rich.text import Text
 
 import msam
 from msam import checks
+from msam.cli.bench import bench_app
 from msam.cli.data import data_app
 from msam.cli.listing import list_
 from msam.cli.train import train_command
@@ -63,13 +64,11 @@ def report(
     Parameters
     ----------
     runs
-        records (*.jsonl) or folders that hold some.
+        records (*.jsonl, *.jsonl.gz) or folders that hold some; by default the folder runs.
     out
         where they go.
     """
-    if not runs:
-        raise ValueError("`msam report` needs at least one record or folder: msam report runs")
-    _report(runs, out, select)
+    _report(runs or (Path("runs"),), out, select)
 
 
 def _app(tokens: Sequence[str]) -> App:
@@ -85,6 +84,7 @@ def _app(tokens: Sequence[str]) -> App:
     for name, command in commands.items():
         app.command(command, name=name)
     app.command(data_app(tokens))
+    app.command(bench_app(tokens))
     return app
 
 

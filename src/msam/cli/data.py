@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msam import checks, data
-from msam.cli.train import limits
+from msam.cli._flags import flag, limits, token_type
 from msam.data import Dataset
 from msam.data._check import Check
 from msam.data._picture import draw, picture_ending
@@ -90,12 +90,12 @@ def _with_flags(
     """Give `command` the flags listed, then those of `function`."""
     known = [*data.names(), "or a module of your own"]
     name = Annotated[str, Parameter(help=", ".join(known))]
-    annotations: dict[str, Any] = {key: _flag(kind, key, said) for key, (kind, said) in flags.items()}
+    annotations: dict[str, Any] = {key: flag(kind, key, said) for key, (kind, said) in flags.items()}
     for key, option in (inspect.signature(function).parameters if function else {}).items():
         if key not in annotations:
             hint = typing.get_type_hints(function, include_extras=True)[key]
             said = f"{_said(function).get(key, '').rstrip('.')} {_limits(option.default, hint)}"
-            annotations[key] = _flag(_token_type(hint), key, said)
+            annotations[key] = flag(token_type(hint), key, said)
     parameters = [inspect.Parameter("name", inspect.Parameter.POSITIONAL_ONLY, annotation=name)]
     parameters += [
         inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
@@ -104,17 +104,6 @@ def _with_flags(
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {"name": name, **annotations}
     return command
-
-
-def _flag(kind: Any, key: str, said: str) -> Any:
-    names = [f"--{key}", f"--{key.replace('_', '-')}"] if "_" in key else [f"--{key}"]
-    return Annotated[kind | None, Parameter(name=names, help=said, show_default=False, negative=())]
-
-
-def _token_type(hint: Any) -> Any:
-    """Numbers and switches are read as such; words as text, which the dataset then checks."""
-    plain = typing.get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
-    return plain if plain in (int, float, bool) else str
 
 
 def _limits(default: Any, hint: Any) -> str:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msam import checks, recipes
-from msam.cli.train import limits
+from msam.cli._flags import limits
 from msam.methods import _catalogue as catalogue
 from msam.train.config import KINDS, options
 

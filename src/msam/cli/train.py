@@ -4,7 +4,6 @@ Flags of parts are read off the parts' signatures, so `msam train --method mine 
 """
 
 import inspect
-import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from cyclopts import App, Group, Parameter
 from rich.text import Text
 
 from msam import checks, recipes
+from msam.cli._flags import flag, limits, token_type
 from msam.train import config as configuration
 from msam.train import train
 from msam.train.config import KINDS, RunConfig, laid_over, options, part_name, read_toml
@@ -50,14 +50,14 @@ def train_command(tokens: Sequence[str]) -> Callable[..., None]:
 
 
 def _flags(chosen: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
-    yield "config", _flag(str, "config", "a TOML file with any of the keys below", GENERAL)
+    yield "config", flag(str, "config", "a TOML file with any of the keys below", GENERAL)
     yield (
         "recipe",
-        _flag(
+        flag(
             str, "recipe", "a setting to start from, as `msam list recipes` shows; file and flags go over it", GENERAL
         ),
     )
-    yield "out", _flag(str, "out", "folder of the run; default runs/NAME", GENERAL)
+    yield "out", flag(str, "out", "folder of the run; default runs/NAME", GENERAL)
     yield (
         "resume",
         Annotated[
@@ -68,26 +68,15 @@ def _flags(chosen: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         group = Group(kind.capitalize(), sort_key=2)
         part = KINDS[kind]
         known = ", ".join(part.names()) + (", or a module of your own" if part.open else "")
-        yield kind, _flag(str, kind, f"one of {known} [default: {part.default}]", group)
+        yield kind, flag(str, kind, f"one of {known} [default: {part.default}]", group)
         for key, option in options(kind, name).items():
             help_ = f"{option.help.rstrip('.')} {limits(option.default, option.range)}"
-            yield f"{kind}.{key}", _flag(_token_type(option.type), f"{kind}.{key}", help_, group)
+            yield f"{kind}.{key}", flag(token_type(option.type, switches=False), f"{kind}.{key}", help_, group)
     for key, field in RunConfig.model_fields.items():
         if key not in KINDS:
             allowed = next((m for m in field.metadata if isinstance(m, checks.Range)), None)
             help_ = f"{field.description} {limits(field.default, allowed)}"
-            yield key, _flag(_token_type(field.annotation), key, help_, RUN)
-
-
-def _flag(type_: Any, key: str, help_: str, group: Group) -> Any:
-    names = [f"--{key}", f"--{key.replace('_', '-')}"] if "_" in key else [f"--{key}"]
-    return Annotated[type_ | None, Parameter(name=names, help=help_, group=group, show_default=False, negative=())]
-
-
-def _token_type(annotation: Any) -> Any:
-    """Numbers are read as such; all else as text, which the configuration then reads as what it needs."""
-    plain = typing.get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
-    return plain if plain in (int, float) else str
+            yield key, flag(token_type(field.annotation, switches=False), key, help_, RUN)
 
 
 def _chosen(tokens: Sequence[str]) -> dict[str, str]:
@@ -127,10 +116,3 @@ def _nested(flags: Mapping[str, Any]) -> dict[str, Any]:
         part |= {"name": given[kind]} if kind in given else {}
         raw |= {kind: part} if part else {}
     return raw
-
-
-def limits(default: Any, allowed: checks.Range | None) -> str:
-    """Return the range and the default of an option, in brackets."""
-    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-    shown = "none" if default is None or default == {} else shown
-    return f"[{allowed.describe()}; default: {shown}]" if allowed else f"[default: {shown}]"

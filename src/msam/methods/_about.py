@@ -38,3 +38,13 @@ class About:
     still: Mapping[str, Any] = field(default_factory=dict)
     neutral: tuple[str, Mapping[str, Any]] | None = None
     pairs: str = ""
+
+    def admitted(self, *, early: bool, modalities: int) -> Mapping[str, Any] | None:
+        """Return the hyper-parameters that make it defined there: none, or those of its extension; None where it is not.
+
+        Arguments:
+            early: whether the fusion is an early one.
+            modalities: how many there are.
+        """
+        beyond = (early and not self.early) or (self.most is not None and modalities > self.most)
+        return (dict(self.extension) or None) if beyond else {}

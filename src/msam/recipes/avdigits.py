@@ -68,10 +68,10 @@ def every_method(fusion: str, seeds: int, *, modalities: tuple[str, ...] = ("aud
     early = fusion in ("early", "maxout")
     rows = []
     for name in methods.names():
-        about = methods.load(name).about
-        if early and not about.early and not about.extension:
+        extension = methods.load(name).about.admitted(early=early, modalities=len(modalities))
+        if extension is None:
             continue
-        options = {**FITTED.get(name, {}), **(about.extension if early and not about.early else {})}
+        options = {**FITTED.get(name, {}), **extension}
         kinds = [{"modality": modality} for modality in modalities] if name == "unimodal" else [{}]
         rows += [{**SETTINGS["joint"], "fusion": fusion, "method": {"name": name, **options, **kind}} for kind in kinds]
     return _seeded(rows, range(seeds), record_every=8)

@@ -5,7 +5,7 @@ marked extensions where only those are; joint training with SAM and with M-SAM. 
 each has its source in docs/recipes.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -42,7 +42,7 @@ def names() -> list[str]:
     """Return the names of all recipes.
 
     >>> len(names()), names()[0]
-    (177, 'paper/avmnist-late-agm')
+    (187, 'paper/avmnist-late-agm')
     """
     return list(_rows())
 
@@ -97,7 +97,7 @@ def values(name: str) -> list[Value]:
     own = [Value("method.name", method, "paper" if method in COMPARED else "ours"), *values_of(method, dataset, fusion)]
     if modality:
         own.append(Value("method.modality", modality, "paper"))
-    extension = _extension(method, dataset, fusion)
+    extension = _extension(method, dataset, fusion) or {}
     return [*shared, *own, *(Value(f"method.{key}", value, "ours", "extension") for key, value in extension.items())]
 
 
@@ -134,13 +134,9 @@ def _of(dataset: str, fusion: str) -> Iterator[Row]:
 
 def _defined(method: str, dataset: str, fusion: str) -> bool:
     """Tell whether a method is defined there, by its paper or by an extension of ours."""
-    return not _beyond(method, dataset, fusion) or bool(methods.load(method).about.extension)
+    return _extension(method, dataset, fusion) is not None
 
 
-def _extension(method: str, dataset: str, fusion: str) -> dict[str, Any]:
-    return dict(methods.load(method).about.extension) if _beyond(method, dataset, fusion) else {}
-
-
-def _beyond(method: str, dataset: str, fusion: str) -> bool:
-    about, count = methods.load(method).about, len(DATASETS[dataset].modalities)
-    return (fusion == "early" and not about.early) or (about.most is not None and count > about.most)
+def _extension(method: str, dataset: str, fusion: str) -> Mapping[str, Any] | None:
+    modalities = len(DATASETS[dataset].modalities)
+    return methods.load(method).about.admitted(early=fusion == "early", modalities=modalities)

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
-from msam.record import Record
+from msam.record import WORLDS, Record
 from msam.report import labels
 from msam.report.rows import Block
-from msam.report.runs import WORLDS, Run, diverged
+from msam.report.runs import Run, diverged
 from msam.selection import Selection
 
 

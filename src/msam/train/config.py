@@ -164,16 +164,21 @@ def options(kind: str, name: str) -> dict[str, Option]:
         return {}
     part = KINDS[kind]
     found = part.find(name)
-    hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found, include_extras=True)
-    parameters = inspect.signature(found).parameters
-    any_more = [key for key, p in parameters.items() if p.kind is inspect.Parameter.VAR_KEYWORD]
-    own = {key: p.default for key, p in parameters.items() if key not in {*part.given, *any_more}}
-    described = _described(own, hints, found)
+    described = signature(found, part.given)
+    any_more = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(found).parameters.values())
     if part.common and any_more:
         defaults: Mapping[str, Any] = getattr(found, "defaults", {})
-        shared = {key: value for key, value in defaults.items() if key not in {*part.given, *own}}
+        shared = {key: value for key, value in defaults.items() if key not in {*part.given, *described}}
         described |= _described(shared, typing.get_type_hints(part.common, include_extras=True), part.common)
     return described
+
+
+def signature(found: Callable[..., Any], given: frozenset[str] = frozenset()) -> dict[str, Option]:
+    """Return the options that a function or class takes by name, but for those that are given to it."""
+    hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found, include_extras=True)
+    parameters = inspect.signature(found).parameters
+    own = {k: p.default for k, p in parameters.items() if k not in given and p.kind is not inspect.Parameter.VAR_KEYWORD}
+    return _described(own, hints, found)
 
 
 def _described(defaults: Mapping[str, Any], hints: Mapping[str, Any], of: Any) -> dict[str, Option]:

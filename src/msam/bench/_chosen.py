@@ -1,0 +1,238 @@
+"""What tuning has chosen of a row, and from what: one small file."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from msam.checks import Range, Search
+
+EDGE = 0.05
+"""A value in this outer part of its space, at either end, lies at the edge."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a tuning of a row is, before any run of it; two of equal plans are the same.
+
+    Attributes:
+        begins: the row as its parts complete it, at its own values.
+        space: what is tuned, by key.
+        sampler: "sobol", "random" or "tpe".
+        trials: how many.
+        seeds: of the runs of every trial.
+        epochs: of every run.
+        together: trials that are asked for at once.
+    """
+
+    begins: Mapping[str, Any]
+    space: Mapping[str, Search]
+    sampler: str
+    trials: int
+    seeds: tuple[int, ...]
+    epochs: int
+    together: int
+
+    @property
+    def budget(self) -> dict[str, Any]:
+        """What must be equal for all rows: trials, seeds, epochs, sampler."""
+        return {key: getattr(self, key) for key in ("trials", "seeds", "epochs", "sampler", "together")}
+
+    def check_same(self, other: "Plan", where: str) -> None:
+        """Refuse to go on with a tuning of another plan.
+
+        Raises:
+            ValueError: naming what differs.
+        """
+        mine, theirs = self.plain(), other.plain()
+        lines = [f"{key} {mine[key]!r} != {theirs[key]!r}" for key in mine if mine[key] != theirs[key]]
+        if lines:
+            raise ValueError(
+                f"{where} is of another plan (asked for != found): {'; '.join(lines)}. Give the same, or another folder."
+            )
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    @staticmethod
+    def read(plain: Mapping[str, Any]) -> "Plan":
+        """Return what `plain` made plain."""
+        spaces = {key: Search(**{**s, "choices": tuple(s["choices"])}) for key, s in plain["space"].items()}
+        return Plan(**{**plain, "space": spaces, "seeds": tuple(plain["seeds"])})
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting that was tried.
+
+    Attributes:
+        values: of what is tuned, by key.
+        accuracy: mean over the seeds of the best validation accuracy over epochs, in [0, 1]; a diverged run counts as 0.
+        nll: mean over the seeds of the validation NLL of that epoch, in nats; None if a run has diverged.
+        accuracies: of every seed.
+        runs: names of the runs, in order of the seeds.
+    """
+
+    values: Mapping[str, Any]
+    accuracy: float
+    nll: float | None
+    accuracies: tuple[float, ...]
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What tuning has chosen of a row.
+
+    Attributes:
+        row: its name.
+        settings: of the row, with the chosen values laid over them.
+        best: position of the chosen trial.
+        edges: keys of what lies at an edge of its space, where a wider one may have better.
+        trials: all of them; the first is the row at its own values.
+        plan: what was tuned, and with what budget.
+        versions: of Python, torch, msam and Optuna.
+    """
+
+    row: str
+    settings: Mapping[str, Any]
+    best: int
+    edges: tuple[str, ...]
+    trials: tuple[Trial, ...]
+    plan: Plan
+    versions: Mapping[str, str]
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The chosen values, by key."""
+        return self.trials[self.best].values
+
+    @property
+    def accuracy(self) -> float:
+        """Mean best validation accuracy of the chosen trial, in [0, 1]."""
+        return self.trials[self.best].accuracy
+
+    def describe(self) -> str:
+        """Return the choice in a line, and a second one that warns where it lies at an edge."""
+        found = ", ".join(f"{key} {_short(value)}" for key, value in self.values.items())
+        line = f"{self.row}: {found} (trial {self.best + 1} of {len(self.trials)}, validation {self.accuracy:.1%})"
+        at = ", ".join(f"{key} ({self.plan.space[key].describe()})" for key in self.edges)
+        return f"{line}\n  at the edge of its space, a wider one may have better: {at}" if at else line
+
+
+def best(trials: Sequence[Trial]) -> int:
+    """Return the position of the trial with the highest accuracy; of equal ones the lowest NLL, then the earliest, wins.
+
+    >>> tried = [Trial({}, 0.8, 0.7, (0.8,), ("a",)), Trial({}, 0.8, 0.6, (0.8,), ("b",))]
+    >>> best(tried)
+    1
+    """
+    return max(range(len(trials)), key=lambda k: (trials[k].accuracy, -_nll(trials[k]), -k))
+
+
+def edges(values: Mapping[str, Any], space: Mapping[str, Search], ranges: Mapping[str, Range | None]) -> tuple[str, ...]:
+    """Return the keys of values at an edge of their space that is none of their range.
+
+    >>> edges({"a": 0.99, "b": 0.0}, {"a": Search(0.1, 1.0), "b": Search(choices=(0.0, 0.1))}, {"b": Range(ge=0)})
+    ('a',)
+    """
+    found = []
+    for key, value in values.items():
+        beyond = _beyond(space[key], value)
+        allowed = ranges.get(key)
+        if beyond is not None and (allowed is None or allowed.holds(beyond)):
+            found.append(key)
+    return tuple(found)
+
+
+def chosen(folder: str | Path) -> dict[str, Chosen]:
+    """Return what was chosen by the tuning in `folder`, by row, in order of names.
+
+    Raises:
+        FileNotFoundError: if nothing was tuned there.
+        ValueError: if a file is no choice of a tuning.
+    """
+    files = sorted((Path(folder) / "chosen").glob("[!.]*.json"))
+    if not files:
+        raise FileNotFoundError(f"No tuned row under {folder} (chosen/*.json). Tune them with `msam bench tune`.")
+    return {path.stem: read(path) for path in files}
+
+
+def place(folder: Path, row: str) -> Path:
+    """Return where the choice of a row lies."""
+    return folder / "chosen" / f"{row}.json"
+
+
+def read(path: Path) -> Chosen:
+    """Read the choice of a row.
+
+    Raises:
+        ValueError: if the file is none.
+    """
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        trials = tuple(
+            Trial(**{**trial, "accuracies": tuple(trial["accuracies"]), "runs": tuple(trial["runs"])})
+            for trial in plain["trials"]
+        )
+        return Chosen(
+            **{**plain, "trials": trials, "plan": Plan.read(plain["plan"]), "edges": tuple(plain["edges"])}
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is no choice of a tuning ({type(error).__name__}: {error}). Move it away to have the row tuned anew."
+        ) from error
+
+
+def write(found: Chosen, path: Path) -> None:
+    """Write the choice of a row; the file appears whole or not at all.
+
+    Raises:
+        OSError: if it could not be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(temporary, "w", encoding="utf-8") as whole:
+            json.dump(asdict(found), whole, indent=1, allow_nan=False)
+            whole.write("\n")
+            whole.flush()
+            os.fsync(whole.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _beyond(space: Search, value: Any) -> float | None:
+    """Return a number beyond the edge at which the value lies, None where it lies at none."""
+    if isinstance(value, bool | str) or value is None:
+        return None
+    if space.choices:
+        low, high = min(space.choices), max(space.choices)
+        near, far = value == low, value == high
+    else:
+        assert space.low is not None
+        assert space.high is not None
+        low, high = space.low, space.high
+        a, b, x = (math.log(v) if space.log else v for v in (low, high, value))
+        share = (x - a) / (b - a)
+        near, far = share < EDGE, share > 1 - EDGE
+    if not (near or far):
+        return None
+    step = 1 if space.whole else 0
+    return (low - step if step else math.nextafter(low, -math.inf)) if near else (
+        high + step if step else math.nextafter(high, math.inf)
+    )
+
+
+def _nll(trial: Trial) -> float:
+    return math.inf if trial.nll is None else trial.nll
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

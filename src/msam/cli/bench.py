@@ -1,0 +1,157 @@
+"""`msam bench run` and `msam bench tune`: grids by name, on the engine of one's choice, whose options are flags."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Group, Parameter
+from rich.console import Console
+from rich.text import Text
+
+from msam import bench, checks, recipes
+from msam.bench import engines
+from msam.bench.grid import Grid
+from msam.cli._flags import flag, limits, token_type
+from msam.train.config import signature
+
+ENGINE = Group("Engine", sort_key=2)
+RUNS, TUNING = Path("runs"), Path("tuning")
+
+
+def bench_app(tokens: Sequence[str]) -> App:
+    """Make `msam bench` with the flags of the engine that `tokens` choose."""
+    app = App(name="bench", help="Run a grid: many methods, many seeds, what is recorded is skipped.")
+    engine = _chosen_engine(tokens) if tokens[:1] == ["bench"] else "local"
+    for command in (run, tune):
+        app.command(_with_engine(command, engine), name=command.__name__)
+    return app
+
+
+def run(
+    recipe: str,
+    /,
+    *,
+    engine: engines.Engine,
+    seeds: int | None = None,
+    out: Path | None = None,
+    tuned: Path | None = None,
+    stacked: bool = False,
+    controls: bool = True,
+    keep_weights: bool = False,
+) -> None:
+    """Run what is missing of a grid; the same command goes on after anything that stopped it.
+
+    Parameters
+    ----------
+    recipe
+        name of a grid (`msam list grids`), or my_lab.grids.mine: a function that returns one.
+    seeds
+        how many; by default as many as the recipe wants.
+    out
+        folder of the records; default runs/RECIPE.
+    tuned
+        folder of `msam bench tune`: what it chose is laid over each row.
+    stacked
+        train runs that differ in nothing but seeds together, where that is worth it.
+    controls
+        add the controls of rows with M-SAM.
+    keep_weights
+        keep the last weights of every run.
+    """
+    grid = _grid(recipe, seeds)
+    if tuned is not None:
+        grid = grid.tuned(bench.chosen_settings(tuned))
+    folder = out or RUNS / recipe
+    for reason in grid.left_out:
+        Console(stderr=True).print(Text(f"left out: {reason}"), soft_wrap=True)
+    options: dict[str, Any] = {"engine": engine, "keep_weights": keep_weights, "stacked": stacked}
+    records = bench.run(grid.cells(), folder, **options)
+    more = bench.controls(grid, records).cells() if controls else []
+    if more:
+        bench.run(more, folder, **options)
+    Console().print(Text(f"Records: {folder}   Look at them: msam report {folder}"), soft_wrap=True)
+
+
+def tune(
+    recipe: str,
+    /,
+    *,
+    engine: engines.Engine,
+    trials: int = 12,
+    seeds: int = 1,
+    sampler: Literal["sobol", "random", "tpe"] = "sobol",
+    out: Path | None = None,
+    stacked: bool = False,
+) -> None:
+    """Tune every row of a grid with the same budget; validation accuracy decides.
+
+    Parameters
+    ----------
+    recipe
+        name of a grid, or my_lab.grids.mine.
+    trials
+        settings that each row tries; the first are its defaults.
+    seeds
+        runs of each trial; their seeds are not those of the grid.
+    sampler
+        how settings are drawn from a row's space.
+    out
+        folder of trials and choices; default tuning/RECIPE.
+    stacked
+        train runs that differ in nothing but seeds together, where that is worth it.
+    """
+    from msam.bench.tune import tune as tune_all
+
+    grid = _grid(recipe, None)
+    folder = out or TUNING / recipe
+    tune_all(grid.rows, folder, trials=trials, seeds=seeds, sampler=sampler, engine=engine, stacked=stacked)
+
+
+def _grid(recipe: str, seeds: int | None) -> Grid:
+    make = recipes.load_grid(recipe)
+    if seeds is not None:
+        checks.in_range("seeds", seeds, checks.Range(ge=1))
+    found = make() if seeds is None else make(seeds=seeds)
+    if not isinstance(found, Grid):
+        raise ValueError(f"Grid {recipe!r} must return a msam.bench.Grid, returned {type(found).__name__}.")
+    return found
+
+
+def _chosen_engine(tokens: Sequence[str]) -> str:
+    """Find the engine's name in the tokens, before its flags are known."""
+    finder = App(help_flags=[], version_flags=[])
+
+    @finder.default
+    def find(*rest: Annotated[str, Parameter(allow_leading_hyphen=True)], engine: str = "local") -> str:
+        return engine
+
+    name: str = finder(list(tokens[2:]), result_action="return_value", exit_on_error=False, print_error=False)
+    return name
+
+
+def _with_engine(command: Callable[..., None], name: str) -> Callable[..., None]:
+    """Give a command the flags of an engine in place of the engine."""
+    made = engines.load(name)
+    options = signature(made)
+    known = ", ".join([*engines.names(), "or a module of your own"])
+    annotations: dict[str, Any] = {"engine": flag(str, "engine", f"one of {known} [default: local]", ENGINE)}
+    for key, option in options.items():
+        said = f"{option.help.rstrip('.')} {limits(option.default, option.range)}"
+        annotations[f"engine__{key}"] = flag(token_type(option.type), f"engine.{key}", said, ENGINE)
+
+    @functools.wraps(command)
+    def wrapped(*arguments: Any, engine: str | None = None, **given: Any) -> None:
+        own = {key: given.pop(f"engine__{key}", None) for key in options}
+        command(*arguments, engine=made(**{k: v for k, v in own.items() if v is not None}), **given)
+
+    plain = inspect.signature(command).parameters.values()
+    more = [
+        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
+        for key, hint in annotations.items()
+    ]
+    parameters = [*(p for p in plain if p.name != "engine"), *more]
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapped
