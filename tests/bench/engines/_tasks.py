@@ -1,0 +1,47 @@
+"""Functions that engines are given: they note in a folder every time they are begun."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Noted(NamedTuple):
+    """A task: its name, the folder that its beginnings are noted in, and how many of these are its worker's last."""
+
+    name: str
+    folder: str
+    dies: int = 0
+    how: str = "exit"
+    seconds: float = 0.0
+
+
+def do(task: Noted) -> str:
+    """Return the task's name, unless this beginning is among those that its worker does not survive."""
+    folder = Path(task.folder)
+    before = len(beginnings(folder, task.name))
+    (folder / f"{task.name}.{before}.{os.getpid()}").touch()
+    if before < task.dies:
+        if task.how == "exit":
+            os._exit(3)
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(task.seconds)
+    return task.name.upper()
+
+
+def beginnings(folder: Path, name: str) -> list[str]:
+    """Return the process ids of the times a task was begun."""
+    return [path.name.rsplit(".", 1)[1] for path in sorted(folder.glob(f"{name}.*"))]
+
+
+def fails(word: str) -> None:
+    """Raise what a function should have caught."""
+    raise KeyError(word)
+
+
+def threads(_: int) -> tuple[int, str]:
+    """Return the threads that torch took, and the process id."""
+    import torch
+
+    return torch.get_num_threads(), str(os.getpid())
