@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from msam import cli, data
+from msam import data
 from msam.data.cremad import cremad
 from tests.fixtures import cremad as fixture
 
@@ -18,27 +18,6 @@ CLIPS = [clip for clip in fixture.names(3) if "_TIE_" in clip]
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
     return fixture.write_release(tmp_path_factory.mktemp("cremad") / "raw", CLIPS)
-
-
-@pytest.fixture
-def msam_(tmp_path, monkeypatch, capsys):
-    """Return a function from a command line to (exit code, stdout, stderr), in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("TERM", "dumb")
-    monkeypatch.delenv("MSAM_DATA", raising=False)
-
-    def run(line: str):
-        code = 0
-        try:
-            cli.main(line.split())
-        except SystemExit as done:
-            code = done.code or 0
-        said = capsys.readouterr()
-        assert "Traceback" not in said.out + said.err
-        return code, said.out, said.err
-
-    return run
 
 
 @pytest.fixture

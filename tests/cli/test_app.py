@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import msam
-from msam import cli, recipes, record
+from msam import recipes, record
 from msam.train import RunConfig, config
 from msam.train.config import KINDS, options
 from tests.train._runs import files
@@ -17,26 +17,6 @@ from tests.train.test_stages import ONE_FILE, StopAt
 
 TINY = "--data dial --data.train_size 40 --data.valid_size 20 --data.test_size 20 --data.bayes_samples 10"
 SHORT = f"train {TINY} --epochs 1 --threads 1"
-
-
-@pytest.fixture
-def msam_(tmp_path, monkeypatch, capsys):
-    """Return a function from a command line to (exit code, stdout, stderr), in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("TERM", "dumb")
-
-    def run(line: str):
-        code = 0
-        try:
-            cli.main(line.split())
-        except SystemExit as done:
-            code = done.code or 0
-        said = capsys.readouterr()
-        assert "Traceback" not in said.out + said.err
-        return code, said.out, said.err
-
-    return run
 
 
 def fails(run, line: str, *words: str, exits: int = 1) -> None:
@@ -170,7 +150,7 @@ def test_the_commands_are_listed_with_a_sentence_each(msam_):
         ("train extra", ["extra"]),
         ("foo", ["foo"]),
         ("list foo", ["foo", "methods"]),
-        ("report", ["`msam report` needs at least one record or folder: msam report runs"]),
+        ("report", ["No file or folder runs"]),
         ("report nowhere", ["nowhere"]),
         ("demo --seeds 0", ["`seeds` must be >= 1, received 0."]),
     ],
