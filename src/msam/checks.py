@@ -50,7 +50,7 @@ class Search:
         high: upper end, included.
         log: whether 0.01 to 0.1 is as wide as 0.1 to 1.
         choices: the values to choose from, instead of ends; at least two.
-        whole: whole numbers only; `parameter_search` sets it for a parameter that is an `int`.
+        whole: whole numbers only; where a space is declared, the type of the parameter says so.
 
     Raises:
         ValueError: if that is no space: ends that are not finite and in order, a logarithm of what is not positive, fewer
@@ -86,6 +86,12 @@ class Search:
             raise ValueError(f"A logarithmic search must begin above 0, received {low}.")
         if self.whole and not (float(low).is_integer() and float(high).is_integer()):
             raise ValueError(f"A search of whole numbers goes from one to another, received {low} and {high}.")
+
+    def of(self, annotation: Any) -> "Search":
+        """Return the space as it is for a parameter of this type: of whole numbers where the type has no others."""
+        plain = typing.get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
+        kinds = {plain, *typing.get_args(plain)}
+        return replace(self, whole=int in kinds and float not in kinds and not self.choices)
 
     def describe(self) -> str:
         """Return the space in words."""
@@ -162,9 +168,7 @@ def parameter_search(annotation: Any) -> Search | None:
     """
     for extra in getattr(annotation, "__metadata__", ()):
         if isinstance(extra, Search):
-            plain = typing.get_args(annotation)[0]
-            kinds = {plain, *typing.get_args(plain)}
-            return replace(extra, whole=True) if int in kinds and float not in kinds and not extra.choices else extra
+            return extra.of(annotation)
     return None
 
 

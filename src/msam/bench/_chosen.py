@@ -8,62 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from msam.bench._plans import Plan
 from msam.checks import Range, Search
 
 EDGE = 0.05
 """A value in this outer part of its space, at either end, lies at the edge."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a tuning of a row is, before any run of it; two of equal plans are the same.
-
-    Attributes:
-        begins: the row as its parts complete it, at its own values.
-        space: what is tuned, by key.
-        sampler: "sobol", "random" or "tpe".
-        trials: how many.
-        seeds: of the runs of every trial.
-        epochs: of every run.
-        together: trials that are asked for at once.
-    """
-
-    begins: Mapping[str, Any]
-    space: Mapping[str, Search]
-    sampler: str
-    trials: int
-    seeds: tuple[int, ...]
-    epochs: int
-    together: int
-
-    @property
-    def budget(self) -> dict[str, Any]:
-        """What must be equal for all rows: trials, seeds, epochs, sampler."""
-        return {key: getattr(self, key) for key in ("trials", "seeds", "epochs", "sampler", "together")}
-
-    def check_same(self, other: "Plan", where: str) -> None:
-        """Refuse to go on with a tuning of another plan.
-
-        Raises:
-            ValueError: naming what differs.
-        """
-        mine, theirs = self.plain(), other.plain()
-        lines = [f"{key} {mine[key]!r} != {theirs[key]!r}" for key in mine if mine[key] != theirs[key]]
-        if lines:
-            raise ValueError(
-                f"{where} is of another plan (asked for != found): {'; '.join(lines)}. Give the same, or another folder."
-            )
-
-    def plain(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return plain
-
-    @staticmethod
-    def read(plain: Mapping[str, Any]) -> "Plan":
-        """Return what `plain` made plain."""
-        spaces = {key: Search(**{**s, "choices": tuple(s["choices"])}) for key, s in plain["space"].items()}
-        return Plan(**{**plain, "space": spaces, "seeds": tuple(plain["seeds"])})
 
 
 @dataclass(frozen=True)
@@ -135,7 +84,9 @@ def best(trials: Sequence[Trial]) -> int:
     return max(range(len(trials)), key=lambda k: (trials[k].accuracy, -_nll(trials[k]), -k))
 
 
-def edges(values: Mapping[str, Any], space: Mapping[str, Search], ranges: Mapping[str, Range | None]) -> tuple[str, ...]:
+def edges(
+    values: Mapping[str, Any], space: Mapping[str, Search], ranges: Mapping[str, Range | None]
+) -> tuple[str, ...]:
     """Return the keys of values at an edge of their space that is none of their range.
 
     >>> edges({"a": 0.99, "b": 0.0}, {"a": Search(0.1, 1.0), "b": Search(choices=(0.0, 0.1))}, {"b": Range(ge=0)})
@@ -163,6 +114,16 @@ def chosen(folder: str | Path) -> dict[str, Chosen]:
     return {path.stem: read(path) for path in files}
 
 
+def chosen_settings(folder: str | Path) -> dict[str, Mapping[str, Any]]:
+    """Return the settings that were chosen by the tuning in `folder`, by row, as `Grid.tuned` takes them.
+
+    Raises:
+        FileNotFoundError: if nothing was tuned there.
+        ValueError: if a file is no choice of a tuning.
+    """
+    return {row: found.settings for row, found in chosen(folder).items()}
+
+
 def place(folder: Path, row: str) -> Path:
     """Return where the choice of a row lies."""
     return folder / "chosen" / f"{row}.json"
@@ -180,9 +141,7 @@ def read(path: Path) -> Chosen:
             Trial(**{**trial, "accuracies": tuple(trial["accuracies"]), "runs": tuple(trial["runs"])})
             for trial in plain["trials"]
         )
-        return Chosen(
-            **{**plain, "trials": trials, "plan": Plan.read(plain["plan"]), "edges": tuple(plain["edges"])}
-        )
+        return Chosen(**{**plain, "trials": trials, "plan": Plan.read(plain["plan"]), "edges": tuple(plain["edges"])})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{path} is no choice of a tuning ({type(error).__name__}: {error}). Move it away to have the row tuned anew."
@@ -210,24 +169,19 @@ def write(found: Chosen, path: Path) -> None:
 
 def _beyond(space: Search, value: Any) -> float | None:
     """Return a number beyond the edge at which the value lies, None where it lies at none."""
-    if isinstance(value, bool | str) or value is None:
+    ends = space.choices or (space.low, space.high)
+    if not all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
         return None
+    low, high = min(ends), max(ends)
     if space.choices:
-        low, high = min(space.choices), max(space.choices)
         near, far = value == low, value == high
     else:
-        assert space.low is not None
-        assert space.high is not None
-        low, high = space.low, space.high
         a, b, x = (math.log(v) if space.log else v for v in (low, high, value))
-        share = (x - a) / (b - a)
-        near, far = share < EDGE, share > 1 - EDGE
+        near, far = x - a < EDGE * (b - a), b - x < EDGE * (b - a)
     if not (near or far):
         return None
-    step = 1 if space.whole else 0
-    return (low - step if step else math.nextafter(low, -math.inf)) if near else (
-        high + step if step else math.nextafter(high, math.inf)
-    )
+    end, away = (low, -1) if near else (high, 1)
+    return end + away if space.whole else math.nextafter(end, away * math.inf)
 
 
 def _nll(trial: Trial) -> float:

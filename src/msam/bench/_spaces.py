@@ -1,14 +1,11 @@
-"""What is tuned of a row: the spaces that its parts declare, and the values at which it begins."""
+"""What is tuned of a row: the spaces that its parts declare."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from msam import checks
-from msam.bench.grid import cell
-from msam.checks import Range, Search
-from msam.train import RunConfig, config
-from msam.train.config import Option, laid_over, options, part_name
+from msam.checks import Search
+from msam.train.config import Option, options, part_name
 
 TUNED = ("optimizer", "method", "sharpness")
 """Kinds of parts whose options are tuned."""
@@ -34,7 +31,7 @@ def space(settings: Mapping[str, Any], spaces: Spaces | None = None) -> dict[str
     >>> space({"search": {"optimizer.weight_decay": None}})["optimizer.lr"].describe()
     '0.0005 to 0.2, log'
     """
-    known, own = _options(settings), settings.get(SEARCH, {})
+    known, own = tunable(settings), settings.get(SEARCH, {})
     unknown(own, known, "of this row")
     over = {**(spaces or {}), **own}
     found = {key: over.get(key, option.search) for key, option in known.items()}
@@ -54,70 +51,9 @@ def unknown(given: Mapping[str, Any], known: Mapping[str, Any], of: str) -> None
             )
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row that is tuned.
-
-    Attributes:
-        name: of the row, and of its files.
-        settings: without spaces.
-        space: what is tuned, by key.
-        ranges: of the options that are tuned, None where one has none.
-        start: the row's own values of what is tuned.
-        epochs: of each of its runs.
-    """
-
-    name: str
-    settings: Mapping[str, Any]
-    space: Mapping[str, Search]
-    ranges: Mapping[str, Range | None]
-    start: Mapping[str, Any]
-    epochs: int
-
-    def at(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings with other values of what is tuned."""
-        nested: dict[str, dict[str, Any]] = {}
-        for key, value in values.items():
-            kind, _, option = key.partition(".")
-            nested.setdefault(kind, {})[option] = value
-        return laid_over(self.settings, nested)
-
-    def cells(self, values: Mapping[str, Any], seeds: tuple[int, ...]) -> list[RunConfig]:
-        """Return the runs of one trial."""
-        return [cell(self.at(values), seed) for seed in seeds]
-
-
-def row(name: str, settings: Mapping[str, Any], spaces: Spaces | None = None) -> Row:
-    """Return a row that can be tuned.
-
-    Raises:
-        ValueError: if its name is no name of a file, nothing of it is tuned, or it begins outside of its space.
-    """
-    if not name or name.startswith(".") or any(sign in name for sign in '/\\:*?"<>|\n'):
-        raise ValueError(f"The name of a row names its file: it must not hold / \\ : * ? \" < > |, received {name!r}.")
-    plain = {key: value for key, value in settings.items() if key != SEARCH}
-    complete = config(plain)
-    try:
-        searched, known = space(settings, spaces), _options(settings)
-    except ValueError as error:
-        raise ValueError(f"Row {name!r}: {error}") from error
-    if not searched:
-        raise ValueError(
-            f"Nothing of row {name!r} is tuned: its parts declare no space, or all of them are fixed. Leave it out, or give "
-            f"one of {', '.join(known)} a space."
-        )
-    start = {key: getattr(complete, key.split(".")[0])[key.split(".")[1]] for key in searched}
-    for key, value in start.items():
-        if not searched[key].holds(value):
-            raise ValueError(
-                f"Row {name!r} begins at `{key}` = {value}, outside of its space, {searched[key].describe()}. Widen it with "
-                f"spaces={{{key!r}: Search(..)}}, or fix it with None."
-            )
-    return Row(name, plain, searched, {key: known[key].range for key in searched}, start, complete.epochs)
-
-
-def _options(settings: Mapping[str, Any]) -> dict[str, Option]:
-    found = {}
+def tunable(settings: Mapping[str, Any]) -> dict[str, Option]:
+    """Return the options of the parts that are tuned, by key, those without a space too."""
+    found: dict[str, Option] = {}
     for kind in TUNED:
         known = options(kind, part_name(kind, settings.get(kind)))
         found |= {f"{kind}.{key}": option for key, option in known.items()}
