@@ -1,7 +1,7 @@
 """What a tuning is, before any run of it: rows, where they begin, and one budget for all."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,9 @@ from msam.bench.grid import cell
 from msam.checks import Range, Search
 from msam.train import RunConfig, config
 from msam.train.config import laid_over
+
+FIRST_SEED = 1000
+"""Seeds of tuning begin here, those of a grid at 0: what chose a setting is not what reports it."""
 
 TOGETHER = 4
 """Trials that TPE asks for at once. It decides what is asked, so it does not follow the machine."""
@@ -143,6 +146,33 @@ def plans(
                 f"{first.plan.epochs}, {other.name!r} has {other.plan.epochs}. Tune rows of other epochs in another folder."
             )
     return made
+
+
+def tuning_seeds(count: int) -> tuple[int, ...]:
+    """Return so many seeds for tuning.
+
+    >>> tuning_seeds(2)
+    (1000, 1001)
+    """
+    return tuple(range(FIRST_SEED, FIRST_SEED + int(checks.in_range("seeds", count, checks.Range(ge=1)))))
+
+
+def seeds_apart(tuning: Iterable[int], reported: Iterable[int]) -> None:
+    """Check that no seed serves both tuning and the report: a setting would be reported on the luck that chose it.
+
+    Raises:
+        ValueError: naming the seeds that do.
+
+    >>> seeds_apart([1000, 1001], range(1001, 1003))
+    Traceback (most recent call last):
+    ValueError: Seeds of tuning and of the report must be apart, both have 1001. Tuning takes 1000, 1001, .. by default.
+    """
+    both = sorted(set(tuning) & set(reported))
+    if both:
+        raise ValueError(
+            f"Seeds of tuning and of the report must be apart, both have {', '.join(map(str, both))}. Tuning takes "
+            f"{FIRST_SEED}, {FIRST_SEED + 1}, .. by default."
+        )
 
 
 def _row(

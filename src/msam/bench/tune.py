@@ -2,7 +2,7 @@
 
 import math
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.text import Text
 
 import msam
-from msam import checks, selection
+from msam import selection
 from msam.bench._chosen import Chosen, Trial, best, chosen, chosen_settings, edges, place, read, write
-from msam.bench._plans import Plan, Row, plans
+from msam.bench._plans import Plan, Row, plans, seeds_apart, tuning_seeds
 from msam.bench._spaces import Spaces, space
 from msam.bench.engines import Engine
 from msam.bench.execute import run
@@ -25,9 +25,6 @@ from msam.train import RunConfig
 __all__ = ["Chosen", "Plan", "Trial", "chosen", "chosen_settings", "seeds_apart", "space", "tune", "tuning_seeds"]
 
 Sampler = Literal["sobol", "random", "tpe"]
-
-FIRST_SEED = 1000
-"""Seeds of tuning begin here, those of a grid at 0: what chose a setting is not what reports it."""
 
 
 class Runner(Protocol):
@@ -94,33 +91,6 @@ def tune(
         for choice in made.values():
             Console(stderr=True).print(Text(choice.describe()), soft_wrap=True)
     return made
-
-
-def tuning_seeds(count: int) -> tuple[int, ...]:
-    """Return so many seeds for tuning.
-
-    >>> tuning_seeds(2)
-    (1000, 1001)
-    """
-    return tuple(range(FIRST_SEED, FIRST_SEED + int(checks.in_range("seeds", count, checks.Range(ge=1)))))
-
-
-def seeds_apart(tuning: Iterable[int], reported: Iterable[int]) -> None:
-    """Check that no seed serves both tuning and the report: a setting would be reported on the luck that chose it.
-
-    Raises:
-        ValueError: naming the seeds that do.
-
-    >>> seeds_apart([1000, 1001], range(1001, 1003))
-    Traceback (most recent call last):
-    ValueError: Seeds of tuning and of the report must be apart, both have 1001. Tuning takes 1000, 1001, .. by default.
-    """
-    both = sorted(set(tuning) & set(reported))
-    if both:
-        raise ValueError(
-            f"Seeds of tuning and of the report must be apart, both have {', '.join(map(str, both))}. Tuning takes "
-            f"{FIRST_SEED}, {FIRST_SEED + 1}, .. by default."
-        )
 
 
 def _known(row: Row, folder: Path) -> Chosen | None:

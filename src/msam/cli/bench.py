@@ -62,6 +62,8 @@ def run(
     """
     grid = _grid(recipe, seeds)
     if tuned is not None:
+        for choice in bench.chosen(tuned).values():
+            bench.seeds_apart(choice.plan.seeds, grid.seeds)
         grid = grid.tuned(bench.chosen_settings(tuned))
     folder = out or RUNS / recipe
     for reason in grid.left_out:
@@ -92,7 +94,7 @@ def tune(
     recipe
         name of a grid, or my_lab.grids.mine.
     trials
-        settings that each row tries; the first are its defaults.
+        settings that each row tries; the first is the row as it is.
     seeds
         runs of each trial; their seeds are not those of the grid.
     sampler
@@ -105,6 +107,7 @@ def tune(
     from msam.bench.tune import tune as tune_all
 
     grid = _grid(recipe, None)
+    bench.seeds_apart(bench.tuning_seeds(seeds), grid.seeds)
     folder = out or TUNING / recipe
     tune_all(grid.rows, folder, trials=trials, seeds=seeds, sampler=sampler, engine=engine, stacked=stacked)
 
