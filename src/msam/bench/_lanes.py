@@ -1,9 +1,7 @@
 """Several equal models as one: their parameters in one tensor with a row each, one pass for all of them."""
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +10,10 @@ from torch.func import functional_call, vmap
 from msam import shapley
 from msam.methods import Method, Run
 from msam.models import MultimodalModel
-from msam.shapley import Value
 from msam.shapley._contributions import worth
 from msam.sharpness._tensors import held
-from msam.types import Batch, Output
+from msam.train.config import RunConfig
+from msam.types import Batch
 
 
 class Passed(NamedTuple):
@@ -43,8 +41,7 @@ class Lanes:
         pattern: another one of it, whose own weights are of no importance: its code is what runs.
         method: makes one loss of each batch, and nothing more (`Method.stackable`).
         run: of `pattern`, for the method.
-        value: how contributions are measured.
-        absent: likewise.
+        config: of any lane, for how contributions are measured.
 
     Attributes:
         weights: `(S, N)`, the parameters of lane i in row i.
@@ -56,10 +53,8 @@ class Lanes:
         pattern: MultimodalModel,
         method: Method,
         run: Run,
-        value: Value,
-        absent: str,
+        config: RunConfig,
     ) -> None:
-        self.networks = networks
         self._parameters = [dict(network.named_parameters()) for network in networks]
         first = self._parameters[0]
         self._shapes = {name: p.shape for name, p in first.items()}
@@ -70,7 +65,7 @@ class Lanes:
             for p, view in zip(of.values(), self.views(self.weights.detach()[lane]), strict=True):
                 p.data = view
         self._buffers = _shared_buffers(networks)
-        self._pass = _Pass(pattern, method, run, value, absent)
+        self._pass = _Pass(pattern, method, run, config)
         self._run_all = vmap(self._of_one_lane, in_dims=(0, 0, 0, 0, None))
 
     def views(self, row: Tensor) -> list[Tensor]:
@@ -91,7 +86,9 @@ class Lanes:
         """
         network = self._pass.network
         parts = self.weights.split(self._sizes, 1)
-        parameters = {n: p.unflatten(1, s) if s else p[:, 0] for p, (n, s) in zip(parts, self._shapes.items(), strict=True)}
+        parameters = {
+            n: p.unflatten(1, s) if s else p[:, 0] for p, (n, s) in zip(parts, self._shapes.items(), strict=True)
+        }
         self._pass.run.perturbed = again
         with held(network if again else None):
             losses, worths = self._run_all(parameters, self._buffers, batch.inputs, batch.target, measure)
@@ -114,10 +111,10 @@ class Lanes:
 class _Pass(nn.Module):
     """The forward pass of one lane as the method makes it; its loss is caught instead of sent backward."""
 
-    def __init__(self, network: MultimodalModel, method: Method, run: Run, value: Value, absent: str) -> None:
+    def __init__(self, network: MultimodalModel, method: Method, run: Run, config: RunConfig) -> None:
         super().__init__()
         self.network, self.method, self.run = network, method, run
-        self.value, self.absent = value, absent
+        self.value, self.absent = config.contributions, config.absent
         self.caught: list[Tensor] = []
         run.backward = self._catch
 
@@ -129,7 +126,7 @@ class _Pass(nn.Module):
         if not measure:
             return loss, loss.detach().new_empty(0)
         given = output.features if self.absent == "feature" else batch.inputs
-        logits = shapley.coalition_logits(self.network, given, absent=self.absent)  # type: ignore[arg-type]
+        logits = shapley.coalition_logits(self.network, given, absent=self.absent)
         return loss, worth(logits, batch.target, self.value)
 
     def _catch(self, loss: Tensor, retain_graph: bool = False) -> None:
@@ -138,7 +135,9 @@ class _Pass(nn.Module):
 
 def _shared_buffers(networks: Sequence[MultimodalModel]) -> dict[str, Tensor]:
     """Return buffer -> `(S, ...)`, and make each model's own the views of it."""
-    shared = {name: torch.stack([dict(n.named_buffers())[name] for n in networks]) for name, _ in networks[0].named_buffers()}
+    shared = {
+        name: torch.stack([dict(n.named_buffers())[name] for n in networks]) for name, _ in networks[0].named_buffers()
+    }
     for lane, network in enumerate(networks):
         for name, together in shared.items():
             owner, _, short = name.rpartition(".")

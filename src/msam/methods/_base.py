@@ -151,6 +151,9 @@ class Method:
     about: ClassVar[About] = About()
     """What the catalogue says of it."""
 
+    stackable: ClassVar[bool] = False
+    """Whether runs can be stacked: it makes one loss of each batch, draws and remembers nothing, and has one stage."""
+
     def __post_init__(self) -> None:
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         checks.arguments_in_range(type(self), given)

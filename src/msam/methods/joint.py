@@ -18,4 +18,5 @@ class Joint(Method):
     1.0
     """
 
+    stackable: ClassVar[bool] = True
     about: ClassVar[About] = About(paper="the baseline", family="objective", changes="nothing")

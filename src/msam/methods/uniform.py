@@ -28,6 +28,7 @@ class Uniform(Method):
     ValueError: `weight` must be >= 0, received -1.0.
     """
 
+    stackable: ClassVar[bool] = True
     about: ClassVar[About] = About(
         paper="Wei, Hu, ICML 2024 (as a baseline)",
         family="objective",

@@ -23,6 +23,7 @@ class Unimodal(Method):
     'audio'
     """
 
+    stackable: ClassVar[bool] = True
     about: ClassVar[About] = About(
         paper="the baseline", family="data", changes="leaves out all modalities but one", ordered=True
     )

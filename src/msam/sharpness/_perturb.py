@@ -64,6 +64,9 @@ class Sharpness(ABC):
     by_block: ClassVar[bool] = True
     """Whether `perturbed()` serves the rule by default; where not, it climbs more than once, or looks at samples."""
 
+    stackable: ClassVar[frozenset[str] | None] = None
+    """Options with which runs can be stacked (`_rows`), all others at their defaults; None: they cannot."""
+
     defaults: ClassVar[Common] = DEFAULTS
     """Defaults of what every rule takes."""
 

@@ -1,6 +1,6 @@
 """Gradient-norm penalty: the blend of SAM and the base optimizer with a constant weight (Zhao, Zhang, Hu, ICML 2022)."""
 
-from typing import Annotated, Unpack
+from typing import Annotated, ClassVar, Unpack
 
 import torch
 from torch import nn
@@ -38,6 +38,8 @@ class GNP(Sharpness):
     >>> w.grad
     tensor(1.4000)
     """
+
+    stackable: ClassVar[frozenset[str] | None] = frozenset({"rho", "rho_schedule", "alpha"})
 
     def __init__(
         self,

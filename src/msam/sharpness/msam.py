@@ -76,6 +76,7 @@ class MSAM(Sharpness):
     """
 
     uses_contributions: ClassVar[bool] = True
+    stackable: ClassVar[frozenset[str] | None] = frozenset({"rho", "rho_schedule", "share", "compensate"})
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """SAM: sharpness-aware minimization (Foret, Kleiner, Mobahi, Neyshabur, ICLR 2021)."""
 
-from typing import Annotated, Unpack
+from typing import Annotated, ClassVar, Unpack
 
 import torch
 from torch import nn
@@ -35,6 +35,8 @@ class SAM(Sharpness):
     >>> w.grad, w.item()
     (tensor(1.5000), 1.0)
     """
+
+    stackable: ClassVar[frozenset[str] | None] = frozenset({"rho", "rho_schedule"})
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ def train(
         OSError: if record or checkpoint cannot be written; what was there is intact.
     """
     folder = Path(folder)
-    record, saved = _begun(folder, config, resume=resume)
+    record, saved = begun(folder, config, resume=resume)
     if record is not None and record.end:
         if record.end["status"] == "finished":
             _check_data(record, config, folder)
@@ -53,7 +53,7 @@ def train(
         )
     trainer = Trainer(config, folder, watcher, dataset)
     if record is not None:
-        _same_data(record, trainer.dataset, folder)
+        same_data(record, trainer.dataset, folder)
     if saved is None:
         (folder / RECORD).unlink(missing_ok=True)
     with closing(Writer(folder / RECORD, keep=saved["record"] if saved else None)) as writer:
@@ -76,8 +76,13 @@ def load_model(folder: str | Path) -> models.MultimodalModel:
     return network.eval()
 
 
-def _begun(folder: Path, config: RunConfig, *, resume: bool) -> tuple[Record | None, dict[str, Any] | None]:
-    """Return record and checkpoint of the run in `folder`, both None where none has begun; changes nothing on disk."""
+def begun(folder: Path, config: RunConfig, *, resume: bool) -> tuple[Record | None, dict[str, Any] | None]:
+    """Return record and checkpoint of the run in `folder`, both None where none has begun; changes nothing on disk.
+
+    Raises:
+        FileExistsError: if there is a run and it is not to be gone on with.
+        ValueError: if it is of another configuration, or record and checkpoint are not both there.
+    """
     files = {name: folder / name for name in (RECORD, CHECKPOINT) if (folder / name).exists()}
     if files and not resume:
         raise FileExistsError(
@@ -106,10 +111,15 @@ def _begun(folder: Path, config: RunConfig, *, resume: bool) -> tuple[Record | N
 def _check_data(record: Record, config: RunConfig, folder: Path) -> None:
     """Where the data lie elsewhere than those of a finished run, check that they are the same."""
     if record.config["data"] != config.model_dump()["data"]:
-        _same_data(record, parts.dataset(config), folder)
+        same_data(record, parts.dataset(config), folder)
 
 
-def _same_data(record: Record, dataset: Dataset, folder: Path) -> None:
+def same_data(record: Record, dataset: Dataset, folder: Path) -> None:
+    """Check that a dataset is the one that a run began with.
+
+    Raises:
+        ValueError: if it is not.
+    """
     if record.header["data"]["fingerprint"] != dataset.fingerprint:
         raise ValueError(
             f"The data are not those that the run in {folder} began with: their fingerprints differ. Bring those back, "

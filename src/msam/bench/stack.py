@@ -1,0 +1,205 @@
+"""Runs that differ in nothing but their seeds, trained together in one process.
+
+A step of a small model is mostly overhead: what is done once for all runs of a stack costs each of them a fraction. It pays
+for models of linear layers; convolutions keep a processor busy by themselves, and are left alone.
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from msam import methods, sharpness
+from msam.bench._stack import NEXT, Stack
+from msam.data import Dataset
+from msam.models import Encoder, Fusion, MultimodalModel
+from msam.models.fusion import Maxout
+from msam.record import Record, Writer
+from msam.train import RunConfig, checkpoint, config, parts
+from msam.train.config import options
+from msam.train.loop import begun, same_data
+from msam.train.trainer import CHECKPOINT, RECORD, Trainer
+
+WIDTH = 10
+"""Runs of a stack, at most."""
+
+PLAIN = (Encoder, Fusion, Maxout, MultimodalModel, nn.Flatten, nn.Linear, nn.ModuleDict, nn.ReLU, nn.Sequential)
+PAYING = (*PLAIN, nn.BatchNorm1d)
+"""Modules that run faster in a stack."""
+
+POSSIBLE = (*PAYING, nn.BatchNorm2d, nn.Conv2d, nn.MaxPool2d)
+"""Modules that run in a stack. Those that draw at random (dropout) cannot: each run has a source of its own."""
+
+
+def stackable(settings: RunConfig) -> bool:
+    """Tell whether runs of a configuration can be trained together: method and rule say so, and so do the model's layers.
+
+    >>> stackable(config(data="dial", sharpness="msam")), stackable(config(data="dial", method="agm"))
+    (True, False)
+    """
+    return _declared(settings) and all(isinstance(layer, POSSIBLE) for layer in _layers(settings))
+
+
+def worthwhile(settings: RunConfig) -> bool:
+    """Tell whether training runs of a configuration together saves time: their model has no convolutions.
+
+    >>> worthwhile(config(data="avdigits", sharpness="msam"))
+    False
+    """
+    return _declared(settings) and all(isinstance(layer, PAYING) for layer in _layers(settings))
+
+
+def groups(configs: Sequence[RunConfig]) -> list[list[RunConfig]]:
+    """Return the runs in groups that are trained together: alone, or with others that differ in nothing but seeds.
+
+    Which runs go together depends on their seeds, ten to a stack, not on what else is asked for, so that a bench that is
+    taken up again finds the same stacks.
+
+    >>> [len(group) for group in groups([config(data="dial", seed=seed) for seed in range(12)])]
+    [10, 2]
+    """
+    found: dict[str, list[RunConfig]] = {}
+    for settings in configs:
+        key = settings.model_dump_json()
+        if worthwhile(settings):
+            key = f"{settings.seed // WIDTH} {_but_for_seeds(settings)}"
+        found.setdefault(key, []).append(settings)
+    return list(found.values())
+
+
+def train_together(configs: Sequence[RunConfig], folders: Sequence[Path]) -> None:
+    """Train runs that differ in nothing but seeds, or go on with them; each ends in its folder as a run of `train` does.
+
+    Record and weights of a run are those it would have alone, to rounding. A run that diverges has an end line of status
+    "diverged", and the others go on. Checkpoints are made every ten seconds at most, for all runs together: what was killed
+    goes on from them, and gives the same records as if it had not been.
+
+    Arguments:
+        configs: of the runs.
+        folders: one for each; a run that has ended there is let be.
+
+    Raises:
+        ValueError: if the configurations differ in more than seeds or cannot be stacked; as `train`, where a folder holds
+            another run; if the data are not finite.
+        OSError: if a record or checkpoint cannot be written.
+    """
+    _alike(configs)
+    torch.set_num_threads(configs[0].threads or torch.get_num_threads())
+    _commit(folders)
+    places = [_Place(settings, folder) for settings, folder in zip(configs, map(Path, folders), strict=True)]
+    for epoch in sorted({place.epoch for place in places if not place.ended}):
+        _train([place if place.epoch == epoch and not place.ended else None for place in places])
+
+
+class _Place:
+    """Where one run is: its folder, and what is there of it."""
+
+    def __init__(self, settings: RunConfig, folder: Path) -> None:
+        self.config, self.folder = settings, folder
+        self.record: Record | None
+        self.record, self.saved = begun(folder, settings, resume=True)
+        self.epoch = self.saved["at"]["epoch"] if self.saved else 0
+        self.ended = self.record is not None and self.record.end is not None
+
+    def opened(self, files: ExitStack, lanes: int) -> Trainer:
+        """Return the run's trainer at the place where the run stands."""
+        trainer = Trainer(self.config, self.folder, dataset=_dataset(json.dumps(self.config.data)))
+        if self.record is not None:
+            same_data(self.record, trainer.dataset, self.folder)
+        if self.saved is None:
+            (self.folder / RECORD).unlink(missing_ok=True)
+        writer = Writer(self.folder / RECORD, keep=self.saved["record"] if self.saved else None)
+        files.callback(writer.close)
+        trainer.open(writer, self.saved, lanes)
+        return trainer
+
+
+def _train(places: Sequence[_Place | None]) -> None:
+    """Train the runs of a stack that stand at the same epoch; the others' rows stay empty."""
+    with ExitStack() as files:
+        trainers: list[Trainer | None] = []
+        random = []
+        for place in places:
+            trainers.append(place.opened(files, len(places)) if place else None)
+            random.append(torch.get_rng_state())
+        lead = next(trainer for trainer in trainers if trainer is not None)
+        pattern = parts.model(lead.config, lead.dataset).to(next(lead.network.parameters()))
+        Stack(trainers, random, pattern).go()
+
+
+def _commit(folders: Sequence[Path]) -> None:
+    """Where a kill came between the renames of a stack's checkpoints, rename the rest; drop unfinished sets.
+
+    Nothing is renamed before all are written: so where one lane has no new checkpoint left and is ahead, all had one.
+    """
+    waiting = [folder for folder in map(Path, folders) if (folder / NEXT).exists()]
+    done = [folder for folder in map(Path, folders) if (folder / CHECKPOINT).exists() and folder not in waiting]
+    ahead = max((_epoch(folder / CHECKPOINT) for folder in done), default=-1)
+    for folder in waiting:
+        if _epoch(folder / NEXT) == ahead:
+            (folder / NEXT).replace(folder / CHECKPOINT)
+        else:
+            (folder / NEXT).unlink()
+
+
+def _epoch(path: Path) -> int:
+    found: int = checkpoint.load(path)["at"]["epoch"]
+    return found
+
+
+def _alike(configs: Sequence[RunConfig]) -> None:
+    for settings in configs:
+        lines = checkpoint.differing(_seedless(configs[0]), _seedless(settings))
+        if lines:
+            raise ValueError(f"Runs of a stack must differ in nothing but seeds, found {'; '.join(lines)}.")
+        if not stackable(settings):
+            raise ValueError(
+                f"Runs of {settings.run_name()} cannot be stacked: method, rule, options or layers are not made for it. "
+                "Train them one by one."
+            )
+
+
+def _declared(settings: RunConfig) -> bool:
+    plain = settings.precision in ("32-true", "64-true") and settings.accelerator == "cpu"
+    if not plain or settings.checkpoint_every or not methods.load(settings.method["name"]).stackable:
+        return False
+    rule = settings.sharpness
+    if rule is None:
+        return True
+    free = sharpness.load(rule["name"]).stackable
+    defaults = {key: option.default for key, option in options("sharpness", rule["name"]).items()}
+    return free is not None and all(rule[key] == value for key, value in defaults.items() if key not in free)
+
+
+def _layers(settings: RunConfig) -> tuple[nn.Module, ...]:
+    data = {key: value for key, value in settings.data.items() if key != "seed"}
+    return _layers_of(
+        json.dumps({"data": data, "fusion": settings.fusion, "method": settings.method, "encoders": settings.encoders})
+    )
+
+
+@lru_cache(maxsize=64)
+def _layers_of(chosen: str) -> tuple[nn.Module, ...]:
+    settings = config(json.loads(chosen))
+    with torch.random.fork_rng(devices=[]):
+        return tuple(parts.model(settings, _dataset(json.dumps(settings.data))).modules())
+
+
+@lru_cache(maxsize=16)
+def _dataset(data: str) -> Dataset:
+    return parts.dataset(config(data=json.loads(data)))
+
+
+def _seedless(settings: RunConfig) -> dict[str, Any]:
+    plain = settings.model_dump()
+    del plain["seed"]
+    return {**plain, "data": {key: value for key, value in plain["data"].items() if key != "seed"}}
+
+
+def _but_for_seeds(settings: RunConfig) -> str:
+    return json.dumps(_seedless(settings), sort_keys=True)
