@@ -63,9 +63,9 @@ class Board:
                 console=self._console,
                 transient=True,
             )
-            self._task = self._progress.add_task("", total=sum(self._epochs.values()), completed=self._far(), note="")
+            self._task = self._progress.add_task("", total=sum(self._epochs.values()), completed=self.far(), note="")
             self._progress.start()
-            self._looker = threading.Thread(target=self._look, daemon=True)
+            self._looker = threading.Thread(target=self._keep_looking, daemon=True)
             self._looker.start()
         return self
 
@@ -80,15 +80,20 @@ class Board:
             line = f"{self._folder}: {cells}, {new} of them now, in {_clock(seconds)}"
             self._console.print(Text(line), soft_wrap=True)
 
-    def _look(self) -> None:
-        assert self._progress is not None
-        while not self._over.wait(LOOK):
+    def look(self) -> None:
+        """Draw how far the grid is."""
+        if self._progress:
             cells = f"{len(self._recorded)} of {len(self._epochs)} cells"
-            self._progress.update(self._task, description=cells, completed=self._far(), note=self._waiting)
+            self._progress.update(self._task, description=cells, completed=self.far(), note=self._waiting)
 
-    def _far(self) -> int:
+    def far(self) -> int:
+        """Return how many epochs are done, those of cells under way among them."""
         under_way = set(self._epochs) - self._recorded
         return sum(self._epochs[name] for name in self._recorded) + sum(map(self._epochs_of, under_way))
+
+    def _keep_looking(self) -> None:
+        while not self._over.wait(LOOK):
+            self.look()
 
     def _epochs_of(self, name: str) -> int:
         try:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 from typing import Any, Literal
 
@@ -10,13 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from msam import checks, recipes
+from msam.bench import engines
 from msam.cli._flags import limits
 from msam.methods import _catalogue as catalogue
-from msam.train.config import KINDS, options
+from msam.train.config import KINDS, options, signature
 
 
 def list_(
-    kind: Literal["all", "data", "fusions", "methods", "optimizers", "recipes", "schedules", "sharpness"] = "all", /
+    kind: Literal[
+        "all", "data", "engines", "fusions", "grids", "methods", "optimizers", "recipes", "schedules", "sharpness"
+    ] = "all",
+    /,
 ) -> None:
     """List what ships, or one kind of it, with options, defaults and ranges."""
     wanted = [k for k in KINDS if kind in ("all", k, f"{k}s")]
@@ -29,6 +34,10 @@ def list_(
         Console().print(table)
     if kind in ("all", "recipes"):
         Console().print(_recipes())
+    if kind in ("all", "grids"):
+        Console().print(_grids())
+    if kind in ("all", "engines"):
+        Console().print(_engines())
 
 
 def _recipes() -> Table:
@@ -38,6 +47,23 @@ def _recipes() -> Table:
     for (dataset, fusion), group in groupby(rows, key=lambda row: (row.dataset, row.fusion)):
         about = f"{recipes.paper.DATASETS[dataset].about}; {fusion} fusion"
         table.add_row(f"{recipes.paper.PREFIX}{dataset}-{fusion}-", Text(about), ", ".join(row.row for row in group))
+    return table
+
+
+def _grids() -> Table:
+    table = Table("name", "what", "rows", "seeds", title="grid", title_justify="left", show_lines=True)
+    for name, make in recipes.GRIDS.items():
+        made = make()
+        about = make.func if isinstance(make, partial) else make
+        table.add_row(name, Text(_summary(about)), str(len(made.rows)), str(len(made.seeds)))
+    return table
+
+
+def _engines() -> Table:
+    table = Table("name", "what", "options", title="engine", title_justify="left", show_lines=True)
+    for name in engines.names():
+        lines = [_described(key, o.default, o.range) for key, o in signature(engines.load(name)).items()]
+        table.add_row(name, Text(_summary(engines.load(name))), Text("\n".join(lines)))
     return table
 
 

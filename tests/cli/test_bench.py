@@ -1,0 +1,72 @@
+"""`msam bench`: a grid by name, its engine's options as flags, and a report without a word about where."""
+
+import pytest
+
+from msam import record
+from tests.bench.grids import tiny
+
+GRID = "tests.bench.grids.tiny"
+
+
+@pytest.fixture
+def here(monkeypatch, request):
+    monkeypatch.syspath_prepend(request.config.rootpath)
+
+
+def test_smoke_and_a_report_of_it(msam_):
+    code, out, err = msam_("bench run smoke --seeds 2 --engine.workers 1")
+    assert code == 0, err
+    assert "Records: runs/smoke" in out
+    code, out, _ = msam_("report")
+    assert code == 0
+    assert "M-SAM" in out
+    assert "page.html" in out
+
+
+def test_a_grid_of_ones_own_runs_where_it_is_told_to_and_is_not_run_twice(msam_, here, tmp_path):
+    code, _, err = msam_(f"bench run {GRID} --out mine --no-controls --engine.workers 1")
+    assert code == 0
+    assert "mine: 8 of 8 cells recorded, 8 of them now" in err
+    assert {r.header["run"] for r in record.find(tmp_path / "mine")} == {c.run_name() for c in tiny().cells()}
+    assert "8 of 8 cells recorded, 0 of them now" in msam_(f"bench run {GRID} --out mine --no-controls")[2]
+
+
+def test_controls_are_run_after_the_rows_that_they_belong_to(msam_, here, tmp_path):
+    _, _, err = msam_(f"bench run {GRID} --seeds 1 --engine.workers 1")
+    assert "4 of 4 cells recorded" in err
+    assert "7 of 7 cells recorded, 7 of them now" in err
+    kinds = {
+        (r.config["method"]["name"], (r.config["sharpness"] or {}).get("name")) for r in record.find(tmp_path / "runs")
+    }
+    assert {("ensemble", None), ("joint", "sam"), ("ogm_ge", "sam")} <= kinds
+
+
+def test_help_shows_the_flags_of_the_engine_that_is_chosen(msam_):
+    assert "--engine.partition" in msam_("bench run smoke --engine slurm --help")[1]
+    assert "--engine.partition" not in msam_("bench run smoke --help")[1]
+
+
+def test_what_ships_is_listed(msam_):
+    _, out, _ = msam_("list grids")
+    assert all(name in out for name in ("smoke", "avdigits", "dial", "pairs", "paper/cremad"))
+    _, out, _ = msam_("list engines")
+    assert all(name in out for name in ("local", "slurm", "ray", "workers", "partition"))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("bench run smok", "Unknown grid 'smok'. Did you mean 'smoke'?"),
+        ("bench run tests.bench.grids.tinny", "has no attribute 'tinny'"),
+        ("bench run tests.bench.nothing.tiny", "A dotted name must be a function of an importable module"),
+        ("bench run tests.bench.grids.WORLD", "must be a function that returns a Grid, found dict"),
+        ("bench run tests.bench.grids.no_grid", "must return a msam.bench.Grid, returned list"),
+        ("bench run smoke --engine cloud", "Unknown engine 'cloud'"),
+        ("bench run smoke --engine.workers -1", "`workers` must be >= 0, received -1"),
+        ("bench run smoke --seeds 0", "`seeds` must be >= 1, received 0"),
+    ],
+)
+def test_a_mistake_ends_with_one_message(msam_, here, line, said):
+    code, _, err = msam_(line)
+    assert code == 1
+    assert said in err
