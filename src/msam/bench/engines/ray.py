@@ -6,6 +6,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from msam.bench.engines._base import Engine, Lost, Result, Task, lost
@@ -47,10 +48,11 @@ class Ray(Engine):
             if ours:
                 self._connect(ray)
             # Ray's own retries know no end where memory is short.
-            remote = ray.remote(function).options(
+            remote = ray.remote(_in_folder).options(
                 num_cpus=self.cpus, num_gpus=self.gpus, memory=int(self.memory * 1e9) or None, max_retries=0
             )
-            running |= {remote.remote(task): position for position, task in enumerate(tasks)}
+            start = partial(remote.remote, os.getcwd(), function)
+            running |= {start(task): position for position, task in enumerate(tasks)}
             while running:
                 for future in ray.wait(list(running))[0]:
                     position = running.pop(future)
@@ -61,7 +63,7 @@ class Ray(Engine):
                     except ray.exceptions.RayError as error:
                         deaths[position] += 1
                         if deaths[position] <= self.retries:
-                            running[remote.remote(tasks[position])] = position
+                            running[start(tasks[position])] = position
                             continue
                         result = lost(deaths[position], str(error).split("\n")[0])
                     yield position, result
@@ -102,6 +104,17 @@ class Ray(Engine):
                     f"A task needs {wanted:g} {name}, this machine has {there.get(name, 0.0):g}: it would wait for ever. "
                     "Ask for less, or give the address of a cluster."
                 )
+
+
+def _in_folder(folder: str, function: Callable[[Task], Result], task: Task) -> Result:
+    """Do a task where the map was asked for, as relative paths are meant; a worker is born elsewhere."""
+    try:
+        os.chdir(folder)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"Machine {socket.gethostname()} of the Ray cluster has no folder {folder}: start from one that all share."
+        ) from error
+    return function(task)
 
 
 def _knock(address: str) -> None:
