@@ -96,7 +96,7 @@ def test_paired_table_and_csv_agree(written: tuple[Report, Path]) -> None:
     made, out = written
     lines = list(csv.DictReader(io.StringIO((out / "paired.csv").read_text())))
     cells = [cells for section in made.sections if section.paired for cells in section.paired.rows]
-    assert [(c[0], c[1], c[4], c[8]) for c in cells] == [
+    assert [(c[0], c[1], c[4], c[9]) for c in cells] == [
         (line["row"], line["against"], f"{100 * float(line['mean']):+.2f}", line["reading"]) for line in lines
     ]
 

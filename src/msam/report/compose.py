@@ -10,9 +10,11 @@ from rich.text import Text
 
 from msam import record
 from msam import selection as selections
-from msam.report import curves, labels, page, provenance, tables
+from msam.report import controls, critical, curves, labels, page, pairs, provenance, tables
+from msam.report import ranks as ranking
 from msam.report import runs as running
 from msam.report.console import ConsoleTable
+from msam.report.ranks import Ranks
 from msam.report.rows import Row
 from msam.report.runs import Run
 from msam.report.sections import Section, sections
@@ -27,13 +29,15 @@ class Report:
 
     Attributes:
         sections: one per dataset and fusion: its rows, tables, comparisons and charts.
-        notes: what was left out, and why.
+        notes: what was left out or is missing, and why.
         paths: the files written.
+        ranks: of the rows that all sections have; None where they cannot be told apart, which the notes say.
     """
 
     sections: tuple[Section, ...]
     notes: tuple[str, ...]
     paths: tuple[Path, ...]
+    ranks: Ranks | None = None
 
     @property
     def rows(self) -> list[Row]:
@@ -42,15 +46,16 @@ class Report:
 
     def console_table(self) -> Group:
         """Return the tables and notes for a rich console."""
-        shown = [ConsoleTable(table) for section in self.sections for table in section.tables]
+        shown = [ConsoleTable(table) for table in _tables(self.sections, self.ranks)]
         return Group(*shown, *(Text(note, style="yellow") for note in self.notes))
 
 
 def report(paths: Sequence[StrPath], out: StrPath, *, select: str = "best_validation") -> Report:
     """Write tables, pictures and a page about the records under `paths`.
 
-    Writes `table.md`, `table.csv`, `paired.csv` (where there is something to compare), `page.html` and a PNG per
-    chart; with several datasets or fusions the names of the PNGs say of which. A file appears whole or not at all.
+    Writes `table.md`, `table.csv`, `paired.csv` (where there is something to compare), `ranks.csv` and `ranks.png` (where
+    datasets and fusions are enough to rank over), `page.html` and a PNG per chart; with several datasets or fusions the
+    names of the PNGs say of which. A file appears whole or not at all.
 
     Arguments:
         paths: records (`*.jsonl`) or folders that hold some.
@@ -65,8 +70,16 @@ def report(paths: Sequence[StrPath], out: StrPath, *, select: str = "best_valida
     selection = selections.load(select)
     runs, notes = _read(paths, selection)
     found = sections(runs, selection)
-    written = [_write(Path(out) / name, content) for name, content in _files(found, notes, selection)]
-    return Report(tuple(found), tuple(notes), tuple(written))
+    ranks, why_not = ranking.over([section.block for section in found])
+    notes += [
+        note
+        for section in found
+        for row in pairs.champions(section.block)
+        if (note := controls.missing(section.block, row))
+    ]
+    notes += [why_not] if why_not else []
+    written = [_write(Path(out) / name, content) for name, content in _files(found, ranks, notes, selection)]
+    return Report(tuple(found), tuple(notes), tuple(written), ranks)
 
 
 def _read(paths: Sequence[StrPath], selection: Selection) -> tuple[list[Run], list[str]]:
@@ -79,20 +92,30 @@ def _read(paths: Sequence[StrPath], selection: Selection) -> tuple[list[Run], li
     return runs, [*notes, *repeated, *(provenance.not_finite(run) for run in runs if run.diverged)]
 
 
-def _files(found: Sequence[Section], notes: Sequence[str], selection: Selection) -> Iterator[tuple[str, bytes]]:
-    parts = [tables.markdown(table) for section in found for table in section.tables]
+def _tables(found: Sequence[Section], ranks: Ranks | None) -> list[tables.Table]:
+    """The tables that every form of the report shows."""
+    return [table for section in found for table in section.tables] + ([tables.ranks(ranks)] if ranks else [])
+
+
+def _files(
+    found: Sequence[Section], ranks: Ranks | None, notes: Sequence[str], selection: Selection
+) -> Iterator[tuple[str, bytes]]:
+    parts = [tables.markdown(table) for table in _tables(found, ranks)]
     parts += ["\n".join(["### Notes", "", *(f"- {note}" for note in notes), ""])] if notes else []
     yield "table.md", "\n".join(parts).encode()
     yield "table.csv", tables.comma_separated([section.results for section in found]).encode()
     paired = [section.paired for section in found if section.paired]
     if paired:
         yield "paired.csv", tables.comma_separated(paired).encode()
+    if ranks:
+        yield "ranks.csv", tables.comma_separated([tables.ranks(ranks)]).encode()
+        yield "ranks.png", critical.png(ranks)
     for section in found:
         suffix = f"-{labels.slug(section.block.title)}" if len(found) > 1 else ""
         for chart in section.charts:
             if chart.file:
                 yield f"{chart.file}{suffix}.png", curves.png(chart, section.block.title)
-    yield "page.html", page.render(found, notes, selection).encode()
+    yield "page.html", page.render(found, ranks, notes, selection).encode()
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -45,6 +45,8 @@ def of_run(config: Mapping[str, Any]) -> str:
     'PMR (extended)'
     >>> of_run({"method": {"name": "unimodal", "modality": "audio"}, "sharpness": None})
     'Unimodal audio'
+    >>> of_run({"method": {"name": "joint"}, "sharpness": {"name": "msam", "rho": 0.3, "share": 0.7}})
+    'M-SAM (constant share)'
     """
     method, sharpness = config["method"], config.get("sharpness")
     name = pretty(method["name"])
@@ -55,6 +57,8 @@ def of_run(config: Mapping[str, Any]) -> str:
     if not sharpness:
         return name
     rule = pretty(sharpness["name"])
+    if sharpness["name"] == "msam" and sharpness.get("share", "contribution") != "contribution":
+        rule += " (constant share)"
     return rule if method["name"] == "joint" else f"{name} + {rule}"
 
 

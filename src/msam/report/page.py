@@ -9,19 +9,21 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from msam.report import commands, interactive, provenance
+from msam.report import commands, critical, interactive, provenance, tables
 from msam.report.charts import Area, Chart
+from msam.report.ranks import Ranks
 from msam.report.rows import Row
 from msam.report.runs import Run
 from msam.report.sections import Section
 from msam.selection import Selection
 
 
-def render(sections: Sequence[Section], notes: Sequence[str], selection: Selection) -> str:
+def render(sections: Sequence[Section], ranks: Ranks | None, notes: Sequence[str], selection: Selection) -> str:
     """Return the page as HTML.
 
     Arguments:
         sections: what to show.
+        ranks: over the sections, where there are any.
         notes: what was left out, and why.
         selection: how the reported epochs were chosen.
     """
@@ -37,6 +39,8 @@ def render(sections: Sequence[Section], notes: Sequence[str], selection: Selecti
     return environment.get_template("page.html").render(
         sections=shown,
         notes=notes,
+        ranks=tables.ranks(ranks) if ranks else None,
+        diagram=critical.svg(ranks) if ranks else "",
         selection=selection,
         runs=sum(len(section.block.runs) for section in sections),
         figures=figures,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from msam.report import provenance, rows, series, stats, tables
+from msam.report import controls, pairs, provenance, rows, series, tables
 from msam.report.charts import Chart, Style, style
 from msam.report.rows import Block
 from msam.report.runs import Run
@@ -32,18 +32,19 @@ class Section:
 
 def sections(runs: Sequence[Run], selection: Selection) -> list[Section]:
     """Return a section for every block of the runs; a row keeps its colour in all of them."""
-    blocks = rows.blocks(runs)
+    blocks = [controls.marked(block) for block in rows.blocks(runs)]
     looks = style([(row.label, row.name) for block in blocks for row in block.rows])
     return [_section(block, looks, selection) for block in blocks]
 
 
 def _section(block: Block, looks: Style, selection: Selection) -> Section:
-    compared = tuple(stats.comparisons(block))
+    compared = tuple(pairs.comparisons(block))
+    lines = (provenance.caption(block, selection), controls.line(block))
     return Section(
         block,
         looks,
         compared,
-        tables.results(block, provenance.caption(block, selection)),
+        tables.results(block, " ".join(filter(None, lines))),
         tables.by_kind(block),
         tables.paired(compared, f"{block.title}: paired comparisons") if compared else None,
         tuple(series.charts(block, compared, looks)),

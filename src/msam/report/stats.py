@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from msam import selection as selections
-from msam.record import Record
-from msam.report.rows import Block, Row
-from msam.report.runs import Run, check_same_data, finished
+from msam.report import improvement
 
 LEVEL = 0.05
 """A p-value below it, after Holm's correction, is called a difference."""
+
+RESAMPLES = 9999
+"""Of the bootstrap, and of the permutation test where pairs are too many to swap them in every way."""
+
+EXACT = int(math.log2(RESAMPLES))
+"""Most pairs that are swapped in every way."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class Comparison:
         p: two-sided p-value of the paired permutation test; exact up to 13 pairs.
         p_holm: the same after Holm's correction over the family of comparisons.
         best_p_holm: the smallest `p_holm` that this number of pairs and comparisons could ever give.
+        improvement: probability that a run of `name` is higher than one of `against` with another or the same seed, ties
+            counted half, in [0, 1]; over all pairs of runs.
+        improvement_low: lower end of its 95 % bootstrap interval; NaN where there is nothing to resample.
+        improvement_high: its upper end.
+        family: number of comparisons that Holm's correction counted.
     """
 
     name: str
@@ -51,6 +59,10 @@ class Comparison:
     p: float
     p_holm: float
     best_p_holm: float
+    improvement: float
+    improvement_low: float
+    improvement_high: float
+    family: int = 1
 
     @property
     def n(self) -> int:
@@ -65,8 +77,12 @@ class Comparison:
     @property
     def reading(self) -> str:
         """The outcome in words; never a verdict that the number of seeds could not have given."""
+        if math.isnan(self.p):
+            return "not all values are numbers"
         if self.best_p_holm >= LEVEL:
-            return f"too few seeds for p < {LEVEL:g}"
+            enough = enough_pairs(self.family)
+            could = f"{enough} could show it" if enough else "with so many comparisons no number could show it"
+            return f"too few seeds for p < {LEVEL:g}: {could}"
         if not self.p_holm < LEVEL:
             return "no difference shown"
         return "higher" if self.mean > 0 else "lower"
@@ -86,20 +102,53 @@ def summary(values: Sequence[float]) -> Summary:
     return Summary(n, mean, sd)
 
 
-def compare(name: str, against: str, differences: Sequence[float]) -> Comparison:
-    """Return the comparison that the paired `differences` make, alone in its family.
+def compare(name: str, against: str, ours: Sequence[float], theirs: Sequence[float]) -> Comparison:
+    """Return the comparison of paired values, alone in its family.
 
     The permutation test swaps the two members of each pair: 2^n equally likely outcomes, so that p >= 2 / 2^n.
 
-    >>> compare("a", "b", [1.0, 2.0, 3.0]).p
+    Arguments:
+        name: what `ours` are of.
+        against: what `theirs` are of.
+        ours: one value per seed.
+        theirs: the other's, in the same order of seeds.
+
+    Raises:
+        ValueError: if the two differ in number.
+
+    >>> compare("a", "b", [1.0, 2.0, 3.0], [0.0, 0.0, 0.0]).p
     0.25
     """
+    if len(ours) != len(theirs):
+        raise ValueError(f"Paired values must be equal in number, received {len(ours)} and {len(theirs)}.")
+    differences = tuple(a - b for a, b in zip(ours, theirs, strict=True))
     d = np.asarray(differences, dtype=float)
     if d.size == 0 or not np.isfinite(d).all():
-        return Comparison(name, against, tuple(differences), math.nan, math.nan, math.nan, math.nan, math.nan, 1.0)
-    low, high = _interval(d)
-    p, best = _permutation_p(d), min(1.0, 2 / 2.0**d.size)
-    return Comparison(name, against, tuple(differences), float(d.mean()), low, high, p, p, best)
+        nan = math.nan
+        return Comparison(name, against, differences, nan, nan, nan, nan, nan, 1.0, nan, nan, nan)
+    (low, high), p, (better, *ends) = interval(d), permutation_p(d), improvement.probability(ours, theirs)
+    mean = float(d.mean())
+    return Comparison(name, against, differences, mean, low, high, p, p, best_p(d.size), better, ends[0], ends[1])
+
+
+def best_p(pairs: int) -> float:
+    """Return the smallest p-value that the permutation test could give with so many pairs.
+
+    >>> best_p(5), best_p(6)
+    (0.0625, 0.03125)
+    """
+    return min(1.0, 2 / (2**pairs if pairs <= EXACT else RESAMPLES + 1))
+
+
+def enough_pairs(family: int) -> int | None:
+    """Return how many pairs could give p < 0.05 after Holm's correction over a family of so many comparisons.
+
+    None where no number of them could.
+
+    >>> enough_pairs(1), enough_pairs(4)
+    (6, 8)
+    """
+    return next((n for n in range(1, EXACT + 1) if family * best_p(n) < LEVEL), None)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -120,91 +169,31 @@ def family(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return the comparisons with Holm's correction over all of them."""
     corrected = holm([c.p for c in comparisons])
     best = holm([math.nan if math.isnan(c.p) else c.best_p_holm for c in comparisons])
+    size = sum(not math.isnan(c.p) for c in comparisons)
     return [
-        replace(c, p_holm=p, best_p_holm=1.0 if math.isnan(b) else b)
+        replace(c, p_holm=p, best_p_holm=1.0 if math.isnan(b) else b, family=size)
         for c, p, b in zip(comparisons, corrected, best, strict=True)
     ]
 
 
-def paired(
-    a: Sequence[Record],
-    b: Sequence[Record],
-    *,
-    names: tuple[str, str] = ("a", "b"),
-    metric: str = "accuracy",
-    select: str = "best_validation",
-) -> Comparison:
-    """Compare two sets of records seed by seed: `a` - `b`.
+def interval(d: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % BCa bootstrap interval of the mean of differences `(n,)`.
 
-    Arguments:
-        a: records of one configuration, one per seed; unfinished ones are left out.
-        b: records of another, on the same data.
-        names: what the two are called.
-        metric: a test measure: "accuracy", "macro_f1", "nll", "tau", or of one modality, "zeroed.audio".
-        select: which epoch is read.
-
-    Raises:
-        ValueError: if the two share no seed, or their data differ.
+    The point itself where all are equal; NaN with fewer than two. Efron 1987; `tools/coverage.py` measures how often it
+    covers the true mean.
     """
-    selection = selections.load(select)
-    runs_a, runs_b = (finished(records, selection)[0] for records in (a, b))
-    check_same_data([*runs_a, *runs_b])
-    differences = _differences(runs_a, runs_b, metric)
-    if not differences:
-        raise ValueError(
-            f"{names[0]} and {names[1]} must share a seed to be paired, received "
-            f"{sorted(r.seed for r in runs_a)} and {sorted(r.seed for r in runs_b)}."
-        )
-    return compare(*names, differences)
-
-
-def comparisons(block: Block) -> list[Comparison]:
-    """Compare test accuracies within a block: every row against Joint, and M-SAM against SAM, Holm over them all.
-
-    Models of one modality are no competitors of Joint and stay out of the family. Where there are several Joint rows,
-    a row meets the one that shares its other settings. Where there are several M-SAM or SAM rows of one method, the
-    two with the best mean validation accuracy meet.
-    """
-    rivals = [row for row in block.rows if row.method != "unimodal"]
-    pairs = [(row, base) for row in rivals if (base := _joint(block, row)) is not None and base is not row]
-    for method in dict.fromkeys(row.method for row in rivals):
-        ours, sam = (_best(block, method, rule) for rule in ("msam", "sam"))
-        if ours is not None and sam is not None:
-            pairs.append((ours, sam))
-    return family([compare(a.label, b.label, d) for a, b in pairs if (d := _differences(a.runs, b.runs, "accuracy"))])
-
-
-def _joint(block: Block, row: Row) -> Row | None:
-    plain = [other for other in block.rows if (other.method, other.sharpness) == ("joint", None)]
-    alike = [other for other in plain if other.setting == row.setting]
-    most_seeds_first = sorted(plain, key=lambda other: -len(other.runs))
-    return next(iter(([row] if row in alike else []) + alike + most_seeds_first), None)
-
-
-def _best(block: Block, method: str, rule: str) -> Row | None:
-    rows = [row for row in block.rows if (row.method, row.sharpness) == (method, rule)]
-    return max(rows, key=lambda row: np.nan_to_num(np.mean(row.values("valid_accuracy"))), default=None)
-
-
-def _differences(a: Sequence[Run], b: Sequence[Run], metric: str) -> list[float]:
-    partner = {run.seed: run for run in b}
-    mine = sorted((run for run in a if run.seed in partner), key=lambda run: run.seed)
-    return [run.measures[metric] - partner[run.seed].measures[metric] for run in mine]
-
-
-def _interval(d: np.ndarray) -> tuple[float, float]:
-    """The 95 % BCa bootstrap interval of the mean; the point itself where all differences are equal."""
     if d.size < 2:
         return math.nan, math.nan
     if np.ptp(d) <= 1e-12 * max(1.0, float(np.abs(d).max())):
         return float(d.mean()), float(d.mean())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        interval = stats.bootstrap((d,), np.mean, n_resamples=9999, method="BCa", rng=np.random.default_rng(0))
-    return float(interval.confidence_interval.low), float(interval.confidence_interval.high)
+        found = stats.bootstrap((d,), np.mean, n_resamples=RESAMPLES, method="BCa", rng=np.random.default_rng(0))
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
-def _permutation_p(d: np.ndarray) -> float:
+def permutation_p(d: np.ndarray) -> float:
+    """Return the two-sided p-value of the paired permutation test of differences `(n,)`."""
     if d.size == 1:
         return 1.0
     test = stats.permutation_test(
@@ -212,7 +201,7 @@ def _permutation_p(d: np.ndarray) -> float:
         lambda x, y, axis: np.mean(x - y, axis=axis),
         permutation_type="samples",
         vectorized=True,
-        n_resamples=9999,
+        n_resamples=RESAMPLES,
         rng=np.random.default_rng(0),
     )
     return float(test.pvalue)

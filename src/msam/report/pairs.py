@@ -1,0 +1,98 @@
+"""Which rows of a block meet: by what they are and by validation, never by a test number."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from msam import selection as selections
+from msam.record import Record
+from msam.report import controls, stats
+from msam.report.rows import Block, Row
+from msam.report.runs import Run, check_same_data, finished
+from msam.report.stats import Comparison
+
+
+def paired(
+    a: Sequence[Record],
+    b: Sequence[Record],
+    *,
+    names: tuple[str, str] = ("a", "b"),
+    metric: str = "accuracy",
+    select: str = "best_validation",
+) -> Comparison:
+    """Compare two sets of records seed by seed: `a` - `b`.
+
+    Arguments:
+        a: records of one configuration, one per seed; unfinished ones are left out.
+        b: records of another, on the same data.
+        names: what the two are called.
+        metric: a test measure: "accuracy", "macro_f1", "nll", "tau", or of one modality, "zeroed.audio".
+        select: which epoch is read.
+
+    Raises:
+        ValueError: if the two share no seed, or their data differ.
+    """
+    selection = selections.load(select)
+    runs_a, runs_b = (finished(records, selection)[0] for records in (a, b))
+    check_same_data([*runs_a, *runs_b])
+    ours, theirs = _values(runs_a, runs_b, metric)
+    if not ours:
+        raise ValueError(
+            f"{names[0]} and {names[1]} must share a seed to be paired, received "
+            f"{sorted(r.seed for r in runs_a)} and {sorted(r.seed for r in runs_b)}."
+        )
+    return stats.compare(*names, ours, theirs)
+
+
+def comparisons(block: Block) -> list[Comparison]:
+    """Compare test accuracies within a block, Holm over them all.
+
+    Every row meets Joint, M-SAM meets SAM and its controls. Models of one modality are no competitors of Joint and stay out
+    of the family. Where there are several Joint rows, a row meets the one that shares its other settings, else its length.
+    Where there are several M-SAM or SAM rows of one method, those with the best mean validation accuracy meet.
+    """
+    found = [stats.compare(a.label, b.label, *v) for a, b in meeting(block) if (v := _shared(a, b))[0]]
+    return stats.family(found)
+
+
+def meeting(block: Block) -> list[tuple[Row, Row]]:
+    """Return the pairs of rows that meet, each pair once."""
+    rivals = [row for row in block.rows if row.method != "unimodal"]
+    pairs = [(row, base) for row in rivals if (base := _joint(block, row)) is not None and base is not row]
+    for ours in champions(block):
+        sam = best([row for row in block.rows if (row.method, row.sharpness) == (ours.method, "sam")])
+        pairs += [(ours, sam)] if sam is not None else []
+        pairs += [(ours, control) for kind in controls.KINDS for control in controls.of(block, ours, kind)]
+    return list({(a.label, b.label): (a, b) for a, b in pairs}.values())
+
+
+def champions(block: Block) -> list[Row]:
+    """Return the best M-SAM row of every method that has one, on validation."""
+    rows = controls.guarded(block)
+    found = [best([row for row in rows if row.method == method]) for method in dict.fromkeys(r.method for r in rows)]
+    return [row for row in found if row is not None]
+
+
+def best(rows: Sequence[Row]) -> Row | None:
+    """Return the row with the best mean validation accuracy, the first on ties; None of none."""
+    return max(rows, key=lambda row: np.nan_to_num(np.mean(row.values("valid_accuracy"))), default=None)
+
+
+def _joint(block: Block, row: Row) -> Row | None:
+    plain = [other for other in block.rows if (other.method, other.sharpness) == ("joint", None)]
+    alike = [other for other in plain if other.setting == row.setting]
+    nearest = sorted(
+        plain, key=lambda other: (other.config.get("epochs") != row.config.get("epochs"), -len(other.runs))
+    )
+    return next(iter(([row] if row in alike else []) + alike + nearest), None)
+
+
+def _shared(a: Row, b: Row) -> tuple[list[float], list[float]]:
+    return _values(a.runs, b.runs, "accuracy")
+
+
+def _values(a: Sequence[Run], b: Sequence[Run], metric: str) -> tuple[list[float], list[float]]:
+    """The values of both for every seed that both have, in order of the seeds."""
+    mine, partner = ({run.seed: run.measures[metric] for run in runs} for runs in (a, b))
+    seeds = sorted(mine.keys() & partner.keys())
+    return [mine[seed] for seed in seeds], [partner[seed] for seed in seeds]
