@@ -15,7 +15,7 @@ from msam.bench._spender import Spender
 from msam.data._loaders import in_epoch
 from msam.methods import Run, Stage
 from msam.models import MultimodalModel
-from msam.shapley import normalised
+from msam.shapley import coalitions, normalised
 from msam.sharpness import Sharpness
 from msam.sharpness._rows import blended, climbed, climbs, done, intended
 from msam.train import checkpoint
@@ -60,6 +60,7 @@ class Stack:
         self.spender = Spender(lead.config, self.lanes)
         self.spender.gather([trainer.run.optimizer if trainer else None for trainer in trainers])
         self.cost = lead.method.passes(len(pattern.modalities)).cost
+        self.measuring = len(coalitions(len(pattern.modalities))) / 3 if lead.config.absent == "input" else 0.0
         self.saved = time.monotonic()
 
     @property
@@ -139,7 +140,7 @@ class Stack:
         self.spender.spend(spent)
         seconds = (time.perf_counter() - began) / len(self.slots)
         for row, trainer in self.alive():
-            passes = self.cost * (1 + int(twice[row]))
+            passes = self.cost * (1 + int(twice[row])) + wanted * self.measuring
             trainer.noted(losses[row], None if shares is None else shares[row], seconds, passes)
 
     def _twice(self, batch: Batch, first: Passed, contributions: Tensor | None) -> tuple[Tensor, Tensor]:
