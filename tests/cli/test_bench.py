@@ -3,6 +3,7 @@
 import pytest
 
 from msam import record
+from msam.bench import tune
 from tests.bench.grids import tiny
 
 GRID = "tests.bench.grids.tiny"
@@ -70,3 +71,50 @@ def test_a_mistake_ends_with_one_message(msam_, here, line, said):
     code, _, err = msam_(line)
     assert code == 1
     assert said in err
+
+
+def test_tuning_then_the_tuned_grid(msam_, here, tmp_path):
+    code, out, err = msam_(f"bench tune {GRID} --trials 2 --seeds 1 --engine.workers 1")
+    assert code == 0, err
+    assert f"msam bench run {GRID} --tuned tuning/{GRID}" in out
+    chosen = {name: choice.settings for name, choice in tune.chosen(tmp_path / "tuning" / GRID).items()}
+    assert set(chosen) == set(tiny().rows)
+    assert msam_(f"bench run {GRID} --tuned tuning/{GRID} --seeds 1 --no-controls --engine.workers 1")[0] == 0
+    ran = {r.header["run"] for r in record.find(tmp_path / "runs")}
+    assert ran == {c.run_name() for c in tiny(seeds=1).tuned(chosen).cells()}
+
+
+def test_a_seed_of_tuning_is_not_reported(msam_, here, monkeypatch):
+    monkeypatch.setattr("tests.bench.grids.tiny.__defaults__", ([0, 1000],))
+    code, _, err = msam_(f"bench tune {GRID} --trials 1 --seeds 1")
+    assert code == 1
+    assert "Seeds of tuning and of the report must be apart, both have 1000" in err
+
+
+def test_a_grid_with_rows_that_were_not_tuned_is_refused(msam_, here):
+    assert msam_("bench tune tests.bench.grids.tiny --trials 1 --seeds 1 --engine.workers 1 --out few")[0] == 0
+    code, _, err = msam_("bench run smoke --tuned few --seeds 1")
+    assert code == 1
+    assert "rows were not tuned" in err
+
+
+def test_settings_go_over_every_row(msam_, here, tmp_path):
+    line = f"bench run {GRID} --seeds 1 --no-controls --engine.workers 1 --set epochs=1 --set data.train_size=64"
+    assert msam_(line)[0] == 0
+    records = record.find(tmp_path / "runs")
+    assert {(r.config["epochs"], r.config["data"]["train_size"]) for r in records} == {(1, 64)}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("epochs", "`--set` must be KEY=VALUE"),
+        ("epoch=3", "Unknown key 'epoch'. Did you mean 'epochs'"),
+        ("epochs=0", ">= 1"),
+    ],
+)
+def test_settings_that_are_none_end_it_before_anything_runs(msam_, here, tmp_path, words, said):
+    code, _, err = msam_(f"bench run {GRID} --set {words}")
+    assert code == 1
+    assert said in err
+    assert not (tmp_path / "runs").exists()

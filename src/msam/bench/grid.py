@@ -1,8 +1,10 @@
 """Grids: rows that are to be compared, and the seeds that each of them gets."""
 
 import itertools
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from msam import data as datasets
@@ -64,6 +66,10 @@ class Grid:
                 "budget (`msam bench tune` on this recipe), or run all rows untuned."
             )
         return replace(self, rows={name: laid_over(row, chosen[name]) for name, row in self.rows.items()})
+
+    def with_settings(self, over: Settings) -> "Grid":
+        """Return the grid with the same settings laid over every row, `{"accelerator": "cuda"}` for instance."""
+        return replace(self, rows={name: laid_over(row, over) for name, row in self.rows.items()})
 
     def with_rows(self, more: Mapping[str, Settings]) -> "Grid":
         """Return the grid with other rows in place of its own."""
@@ -161,6 +167,12 @@ def _several(axis: Axis) -> list[Any]:
     return [axis] if axis is None or isinstance(axis, str | Mapping) else list(axis)
 
 
+@lru_cache(maxsize=16)
+def _modalities(data: str) -> tuple[str, ...]:
+    options = json.loads(data)
+    return tuple(datasets.card(options.pop("name"), **options).encoders)
+
+
 def _repeats(kind: str, axis: Sequence[Any]) -> bool:
     """Tell whether a part stands in an axis more than once, so that its options tell which is which."""
     names = [part_name(kind, value) for value in axis]
@@ -170,8 +182,7 @@ def _repeats(kind: str, axis: Sequence[Any]) -> bool:
 def _defined(given: Settings, left_out: list[str]) -> Iterable[Settings]:
     """Return the rows that a combination stands for: one, one per modality, or none, with the reason in `left_out`."""
     table = dict(_table("method", given["method"]))
-    data = _table("data", given["data"])
-    modalities = tuple(datasets.card(data["name"], **{k: v for k, v in data.items() if k != "name"}).encoders)
+    modalities = _modalities(json.dumps(_table("data", given["data"]), sort_keys=True))
     fusion = part_name("fusion", given["fusion"])
     more = methods.load(table["name"]).about.admitted(early=fusion in EARLY, modalities=len(modalities))
     if more is None:

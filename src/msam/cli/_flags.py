@@ -11,7 +11,7 @@ from msam import checks
 def flag(kind: Any, key: str, said: str, group: Group | None = None) -> Any:
     """Return the annotation of an optional flag `--key`, also spelled with hyphens."""
     names = [f"--{key}", f"--{key.replace('_', '-')}"] if "_" in key else [f"--{key}"]
-    where = {"group": group} if group else {}
+    where: dict[str, Any] = {"group": group} if group else {}
     return Annotated[kind | None, Parameter(name=names, help=said, show_default=False, negative=(), **where)]
 
 

@@ -44,7 +44,8 @@ def controls(seeds: int) -> list[RunConfig]:
     """Return the controls of the comparison.
 
     Per-modality losses added; the base optimizer with twice the epochs, which costs what a second pass does; SAM at the
-    radius that M-SAM has to first order, its own times its mean share; and M-SAM with that share held constant.
+    radius that M-SAM has to first order, its own times its mean share; M-SAM with that share held constant; and the sum of
+    the unimodal nets.
     """
     joint, msam = SETTINGS["joint"], SETTINGS["msam"]
     rho = msam["sharpness"]["rho"]
@@ -55,6 +56,7 @@ def controls(seeds: int) -> list[RunConfig]:
         {**joint, "epochs": 40},
         {**msam, "sharpness": smaller},
         {**msam, "sharpness": constant},
+        {**joint, "method": "ensemble"},
     ]
     return _seeded(rows, range(seeds), record_every=8)
 

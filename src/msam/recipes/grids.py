@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, cast
 
 from msam import checks, methods, sharpness
-from msam.bench.grid import Grid, grid
+from msam.bench.grid import HELD, Grid, grid
 from msam.recipes import paper
 from msam.recipes._values import DATASETS
 from msam.recipes.avdigits import FITTED, SETTINGS
@@ -50,8 +50,8 @@ def pairs(seeds: Seeds = 10) -> Grid:
 def _paper(dataset: str, seeds: Seeds = 5) -> Grid:
     """The rows of the paper's tables on one of its datasets, late and early fusion, at its settings (`paper/...`)."""
     found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    rows = {name: paper.settings(name) for name in paper.names() if paper.found(name).dataset == dataset}
-    return Grid({name.removeprefix(paper.PREFIX): settings for name, settings in rows.items()}, found)
+    names = [name for name in paper.names() if paper.found(name).dataset == dataset]
+    return Grid({name.removeprefix(paper.PREFIX): {**paper.settings(name), **HELD} for name in names}, found)
 
 
 GRIDS: Mapping[str, Callable[..., Grid]] = {
