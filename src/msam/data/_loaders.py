@@ -44,7 +44,8 @@ class TensorSplit:
         return len(self.target)
 
     def __getitem__(self, index: Sequence[int]) -> Batch:
-        rows = torch.as_tensor(index)
+        together = isinstance(index, range) and index.step == 1
+        rows = slice(index[0], index[-1] + 1) if together and len(index) else torch.as_tensor(index)
         return Batch({name: value[rows] for name, value in self.inputs.items()}, self.target[rows])
 
 
