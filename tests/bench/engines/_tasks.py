@@ -40,8 +40,18 @@ def fails(word: str) -> None:
     raise KeyError(word)
 
 
-def threads(_: int) -> tuple[int, str]:
-    """Return the threads that torch took, and the process id."""
+def threads_and_folder(_: int) -> tuple[int, str]:
+    """Return the threads that torch takes, and the folder that relative paths start from."""
     import torch
 
-    return torch.get_num_threads(), str(os.getpid())
+    return torch.get_num_threads(), os.getcwd()
+
+
+def process(_: int) -> int:
+    """Return the process id."""
+    return os.getpid()
+
+
+def kill(process: int) -> None:
+    """End a process, as the system does that has run out of memory."""
+    os.kill(process, signal.SIGKILL)

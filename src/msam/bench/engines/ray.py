@@ -2,7 +2,9 @@
 
 import logging
 import os
+import pickle
 import socket
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,17 +44,18 @@ class Ray(Engine):
         """Yield results as they finish; see `Engine.map`."""
         ray = _ray()
         ours = not ray.is_initialized()
+        if ours:
+            self._connect(ray)
         running: dict[Any, int] = {}
         deaths: Counter[int] = Counter()
         try:
-            if ours:
-                self._connect(ray)
             # Ray's own retries know no end where memory is short.
-            remote = ray.remote(_in_folder).options(
+            remote = ray.remote(_as_here).options(
                 num_cpus=self.cpus, num_gpus=self.gpus, memory=int(self.memory * 1e9) or None, max_retries=0
             )
-            start = partial(remote.remote, os.getcwd(), function)
-            running |= {start(task): position for position, task in enumerate(tasks)}
+            start = partial(remote.remote, os.getcwd(), tuple(sys.path))
+            work = [ray.cloudpickle.dumps((function, task)) for task in tasks]
+            running |= {start(one): position for position, one in enumerate(work)}
             while running:
                 for future in ray.wait(list(running))[0]:
                     position = running.pop(future)
@@ -63,7 +66,7 @@ class Ray(Engine):
                     except ray.exceptions.RayError as error:
                         deaths[position] += 1
                         if deaths[position] <= self.retries:
-                            running[start(tasks[position])] = position
+                            running[start(work[position])] = position
                             continue
                         result = lost(deaths[position], str(error).split("\n")[0])
                     yield position, result
@@ -100,20 +103,23 @@ class Ray(Engine):
         there = ray.cluster_resources()
         for name, wanted in {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory * 1e9}.items():
             if alone and wanted > there.get(name, 0.0):
+                ray.shutdown()
                 raise ValueError(
                     f"A task needs {wanted:g} {name}, this machine has {there.get(name, 0.0):g}: it would wait for ever. "
                     "Ask for less, or give the address of a cluster."
                 )
 
 
-def _in_folder(folder: str, function: Callable[[Task], Result], task: Task) -> Result:
-    """Do a task where the map was asked for, as relative paths are meant; a worker is born elsewhere."""
+def _as_here(folder: str, path: tuple[str, ...], work: bytes) -> Any:
+    """Do a task with the folder and the import path of the map's process: a worker is born elsewhere with another."""
     try:
         os.chdir(folder)
     except FileNotFoundError as error:
         raise ValueError(
             f"Machine {socket.gethostname()} of the Ray cluster has no folder {folder}: start from one that all share."
         ) from error
+    sys.path.extend(entry for entry in path if entry not in sys.path)
+    function, task = pickle.loads(work)
     return function(task)
 
 

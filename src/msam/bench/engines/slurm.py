@@ -172,11 +172,11 @@ def _finished(folder: Path, missing: set[int]) -> list[int]:
 
 
 def _end(job: str, folder: Path) -> str:
-    """Return how a job ended: SLURM's word, and the last of its own."""
+    """Return how a job ended: SLURM's word, and the last errors of its own log."""
     log = folder / f"{job}_0_log.err"
-    words = log.read_text(errors="replace").split("\n") if log.exists() else []
-    said = next((f": {word.strip()}" for word in reversed(words) if word.strip()), "")
-    return f"SLURM's job {job} ended ({_slurm_queue.end_of(job)}){said}. Its logs are in {folder}"
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    said = "; ".join([line.strip() for line in lines if "error" in line.lower()][-2:])
+    return f"SLURM's job {job} ended ({_slurm_queue.end_of(job)}){said and f': {said}'}. Its logs are in {folder}"
 
 
 def _departures(live: dict[str, tuple[int, ...]], folder: Path) -> Iterator[dict[str, tuple[int, ...]]]:

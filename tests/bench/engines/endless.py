@@ -1,0 +1,12 @@
+"""A process that has an endless task under way on an engine, for tests that end it: FOLDER ENGINE [LOGS]."""
+
+import sys
+
+from msam.bench.engines import load
+from tests.bench.engines import _tasks
+from tests.bench.engines._tasks import Noted
+
+if __name__ == "__main__":
+    folder, name, *logs = sys.argv[1:]
+    options = {"minutes": 5, "logs": logs[0]} if logs else {"workers": 1}
+    list(load(name)(**options).map(_tasks.do, [Noted("endless", folder, seconds=600)]))

@@ -1,0 +1,51 @@
+"""A Ray cluster whose machines go away, or do not answer."""
+
+import os
+
+import pytest
+
+from msam.bench.engines import load
+from tests.bench.engines import _tasks
+from tests.bench.engines._processes import until
+from tests.bench.engines._tasks import Noted, beginnings
+
+pytestmark = pytest.mark.ray
+
+
+def test_a_machine_that_is_killed_in_the_middle_costs_no_result(ray_machines, tmp_path):
+    tasks = [Noted(name, str(tmp_path), seconds=1.0) for name in "abcdef"]
+    doomed = ray_machines.add_node(num_cpus=2)
+    results = load("ray")().map(_tasks.do, tasks)
+    found = [next(results)]
+    until(lambda: len(beginnings(tmp_path, "*")) >= 5)
+    ray_machines.remove_node(doomed, allow_graceful=False)
+    assert sorted(found + list(results)) == [(position, name) for position, name in enumerate("ABCDEF")]
+    assert len(beginnings(tmp_path, "*")) > len(tasks)
+
+
+@pytest.mark.usefixtures("ray_machines")
+def test_an_open_connection_is_used_and_left_open():
+    import ray
+
+    list(load("ray")(address="nobody.invalid:1").map(abs, [1]))
+    assert ray.is_initialized()
+
+
+@pytest.mark.usefixtures("ray_machines")
+def test_a_folder_that_a_machine_lacks_is_named(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    monkeypatch.setattr(os, "getcwd", lambda: "/no/such/folder")
+    with pytest.raises(ValueError, match="has no folder /no/such/folder: start from one that all share"):
+        list(load("ray")().map(abs, [1]))
+
+
+def test_a_cluster_that_does_not_answer_is_named(monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(
+        ValueError, match=r"No Ray cluster answers at '127.0.0.1:9': .*refused.* take the address 'local'"
+    ):
+        list(load("ray")(address="127.0.0.1:9").map(abs, [1]))
