@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from msam import methods, sharpness
-from msam.bench import stack
 from msam.bench.stack import groups, stackable, train_together, worthwhile
 from msam.record import read
 from msam.train import config, load_model, train
@@ -162,13 +161,3 @@ class TestWhatIsRefused:
         train(seeds(1, batch_size=8)[0], tmp_path / "a")
         with pytest.raises(ValueError, match=r"another configuration.*batch_size"):
             train_together(seeds(2), [tmp_path / "a", tmp_path / "b"])
-
-
-def test_datasets_are_loaded_once(monkeypatch, tmp_path):
-    loaded = []
-    whole = stack.parts.dataset
-    monkeypatch.setattr(stack.parts, "dataset", lambda c: loaded.append(c.data["seed"]) or whole(c))
-    stack._dataset.cache_clear()
-    for rule in ("none", "sam"):
-        train_together(seeds(2, epochs=1, sharpness=rule), [tmp_path / f"{rule}{i}" for i in range(2)])
-    assert sorted(loaded) == sorted({*loaded})

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from msam import methods, sharpness
+from msam.bench._datasets import kept
 from msam.bench._stack import NEXT, Stack
-from msam.data import Dataset
 from msam.models import Encoder, Fusion, MultimodalModel
 from msam.models.fusion import Maxout
 from msam.record import Record, Writer
@@ -108,7 +108,7 @@ class _Place:
 
     def opened(self, files: ExitStack, lanes: int) -> Trainer:
         """Return the run's trainer at the place where the run stands."""
-        trainer = Trainer(self.config, self.folder, dataset=_dataset(json.dumps(self.config.data)))
+        trainer = Trainer(self.config, self.folder, dataset=kept(self.config))
         if self.record is not None:
             same_data(self.record, trainer.dataset, self.folder)
         if self.saved is None:
@@ -187,12 +187,7 @@ def _layers(settings: RunConfig) -> tuple[nn.Module, ...]:
 def _layers_of(chosen: str) -> tuple[nn.Module, ...]:
     settings = config(json.loads(chosen))
     with torch.random.fork_rng(devices=[]):
-        return tuple(parts.model(settings, _dataset(json.dumps(settings.data))).modules())
-
-
-@lru_cache(maxsize=16)
-def _dataset(data: str) -> Dataset:
-    return parts.dataset(config(data=json.loads(data)))
+        return tuple(parts.model(settings, kept(settings)).modules())
 
 
 def _seedless(settings: RunConfig) -> dict[str, Any]:
