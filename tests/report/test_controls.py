@@ -50,10 +50,10 @@ def test_all_four_are_found_and_called_so(tmp_path: Path) -> None:
     assert controls.missing(block, block.rows[-1]) == ""
     line = controls.line(block)
     for words in (
-        "Joint (epochs=6), control of M-SAM: no rule and twice the epochs",
+        "Joint (epochs=6), control of M-SAM: the method without a rule for twice the epochs (what the second pass costs",
         "SAM, control of M-SAM: SAM at rho times the mean share",
-        "GNP, control of M-SAM: its blend with the mean share held constant",
-        "Ensemble, control of M-SAM: the sum of unimodal nets",
+        "GNP, control of M-SAM: the blend with the mean share held constant",
+        "Ensemble, control of M-SAM: the sum of the unimodal nets (nets that share nothing)",
     ):
         assert words in line
 
@@ -74,12 +74,12 @@ def test_a_missing_one_is_named_with_its_settings_and_the_way_to_make_it(tmp_pat
     block = study(tmp_path, {name: parts for name, parts in FULL.items() if name != kind})
     (row,) = controls.guarded(block)
     note = controls.missing(block, row)
-    assert note.startswith("avdigits, late fusion: M-SAM stands without ")
-    assert controls.WHY[kind] in note  # type: ignore[index]
+    assert note.startswith("avdigits, late fusion: M-SAM stands here without controls: ")
+    assert controls.WHAT[kind] in note  # type: ignore[index]
     wanted = {"twice": "(Joint, 6 epochs)", "smaller": "(rho=0.14)", "constant": "(share=0.70)", "ensemble": "nets"}
     assert wanted[kind] in note
     assert "`msam bench run RECIPE`" in note
-    assert not any(words in note for other, words in controls.WHY.items() if other != kind)
+    assert not any(words in note for other, words in controls.WHAT.items() if other != kind)
 
 
 @pytest.mark.parametrize(
@@ -138,11 +138,11 @@ def test_a_report_says_it_in_the_table_its_caption_and_its_notes(tmp_path: Path)
     made = report([tmp_path / "runs"], tmp_path / "out")
     text = (tmp_path / "out" / "table.md").read_text()
     assert "| GNP, control | 2 |" in text
-    assert "Controls. Joint (epochs=6), control of M-SAM: no rule" in text
-    assert "M-SAM stands without the sum of unimodal nets that share nothing." in made.notes[0]
+    assert "Controls: Joint (epochs=6), control of M-SAM: the method without a rule" in text
+    assert "M-SAM stands here without controls: the sum of the unimodal nets." in made.notes[0]
     page = (tmp_path / "out" / "page.html").read_text()
     assert "GNP, control" in page
-    assert "stands without the sum of unimodal nets" in page
+    assert "stands here without controls: the sum of the unimodal nets" in page
 
 
 def test_where_there_is_no_msam_there_are_no_controls(tmp_path: Path) -> None:

@@ -9,13 +9,19 @@ from msam.report import labels, stats
 from msam.report.rows import Block, Row
 
 Kind = Literal["twice", "smaller", "constant", "ensemble"]
-WHY: dict[Kind, str] = {
-    "twice": "no rule and twice the epochs, what the second pass costs spent on steps",
-    "smaller": "SAM at rho times the mean share, its radius to first order",
-    "constant": "its blend with the mean share held constant",
-    "ensemble": "the sum of unimodal nets that share nothing",
+WHAT: dict[Kind, str] = {
+    "twice": "the method without a rule for twice the epochs",
+    "smaller": "SAM at rho times the mean share",
+    "constant": "the blend with the mean share held constant",
+    "ensemble": "the sum of the unimodal nets",
 }
-KINDS: tuple[Kind, ...] = tuple(WHY)
+WHY: dict[Kind, str] = {
+    "twice": "what the second pass costs, spent on steps",
+    "smaller": "M-SAM's radius, to first order",
+    "constant": "the same rule without Shapley values",
+    "ensemble": "nets that share nothing",
+}
+KINDS: tuple[Kind, ...] = tuple(WHAT)
 
 SHAPLEY = "contribution"
 """What M-SAM's `share` is where it is not held constant."""
@@ -66,8 +72,8 @@ def line(block: Block) -> str:
     by_kind: dict[tuple[str, Kind], list[str]] = {}
     for control in found(block):
         by_kind.setdefault((control.label, control.kind), []).append(control.of)
-    words = [f"{label} of {_listed(rows)}: {WHY[kind]}" for (label, kind), rows in by_kind.items()]
-    return f"Controls. {'; '.join(words)}." if words else ""
+    words = [f"{label} of {_listed(of)}: {WHAT[kind]} ({WHY[kind]})" for (label, kind), of in by_kind.items()]
+    return f"Controls: {'; '.join(words)}." if words else ""
 
 
 def missing(block: Block, row: Row) -> str:
@@ -76,8 +82,8 @@ def missing(block: Block, row: Row) -> str:
     if not lacking:
         return ""
     return (
-        f"{block.title}: {row.label} stands without {_listed(lacking)}. `msam bench run RECIPE` adds the controls to its "
-        "grid."
+        f"{block.title}: {row.label} stands here without controls: {_listed(lacking)}. `msam bench run RECIPE` adds them "
+        "to the recipe's grid."
     )
 
 
@@ -139,7 +145,7 @@ def _wanted(row: Row, kind: Kind) -> str:
         "constant": "" if math.isnan(s) else f"share={s:.2f}",
         "ensemble": "",
     }[kind]
-    return f"{WHY[kind]} ({settings})" if settings else WHY[kind]
+    return f"{WHAT[kind]} ({settings})" if settings else WHAT[kind]
 
 
 def _rule(row: Row) -> dict[str, Any]:
