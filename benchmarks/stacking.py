@@ -29,6 +29,7 @@ from msam.record import Record
 from msam.train import RunConfig, config, train
 
 ROOT = Path(__file__).parents[1]
+PROGRAM = str(Path(sys.executable).with_name("msam"))
 WORKERS = 2
 RULES = {"dial": ("none", "sam", "gnp", "msam"), "avdigits": ("sam", "msam")}
 SEEDS = {"dial": 10, "avdigits": 2}
@@ -101,21 +102,23 @@ def _processes(cells: Sequence[RunConfig]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         commands = []
         for number, cell in enumerate(cells):
-            chosen = cell.model_dump(exclude={"threads"}, exclude_none=True)
+            chosen = cell.model_dump(exclude={"threads"})
             (Path(folder) / f"{number}.toml").write_text(_toml(chosen))
             out = str(Path(folder) / str(number))
-            commands.append([sys.executable, "-m", "msam", "train", "--config", f"{out}.toml", "--out", out])
+            commands.append([PROGRAM, "train", "--config", f"{out}.toml", "--out", out])
 
         def work() -> None:
             waiting, running = list(commands), list[subprocess.Popen[bytes]]()
             while waiting or running:
                 while waiting and len(running) < WORKERS:
-                    running.append(
-                        subprocess.Popen(waiting.pop(0), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-                    )
+                    asked = waiting.pop(0)
+                    with open(f"{asked[-1]}.log", "w") as log:
+                        running.append(subprocess.Popen(asked, stderr=log, stdout=log))
                 time.sleep(0.01)
                 ended = [process for process in running if process.poll() is not None]
-                assert not any(process.returncode for process in ended), "msam train failed"
+                for process in ended:
+                    if process.returncode:
+                        raise RuntimeError(Path(f"{process.args[-1]}.log").read_text())  # type: ignore[index]
                 running = [process for process in running if process not in ended]
 
         return _timed(work) | {"runs": len(cells)}
@@ -180,7 +183,9 @@ def _cpu_seconds() -> float:
 
 def _toml(values: dict[str, Any]) -> str:
     """Return a configuration as TOML: plain values, then a table for every part."""
-    plain = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    plain = [
+        f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict | type(None))
+    ]
     tables = [(key, value) for key, value in values.items() if isinstance(value, dict) and value]
     return "\n".join([*plain, *(f"[{key}]\n{_toml(value)}" for key, value in tables)]) + "\n"
 
