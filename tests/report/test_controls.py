@@ -73,7 +73,7 @@ def test_msam_meets_each_of_its_controls_once(tmp_path: Path) -> None:
 def test_a_missing_one_is_named_with_its_settings_and_the_way_to_make_it(tmp_path: Path, kind: str) -> None:
     block = study(tmp_path, {name: parts for name, parts in FULL.items() if name != kind})
     (row,) = controls.guarded(block)
-    note = controls.missing(block, row)
+    (note,) = controls.notes([(block, row)])
     assert note.startswith("avdigits, late fusion: M-SAM stands here without controls: ")
     assert controls.WHAT[kind] in note  # type: ignore[index]
     wanted = {"twice": "(Joint, 6 epochs)", "smaller": "(rho=0.14)", "constant": "(share=0.70)", "ensemble": "nets"}
@@ -143,6 +143,15 @@ def test_a_report_says_it_in_the_table_its_caption_and_its_notes(tmp_path: Path)
     page = (tmp_path / "out" / "page.html").read_text()
     assert "GNP, control" in page
     assert "stands here without controls: the sum of the unimodal nets" in page
+
+
+def test_what_is_missing_in_several_blocks_is_one_note(tmp_path: Path) -> None:
+    for fusion in ("late", "early"):
+        settings = config("joint", MSAM, fusion={"name": fusion})
+        write(tmp_path / f"{fusion}.jsonl", settings, train=[0.9], valid=[0.8], test=[0.8], shares=[SHARE])
+    blocks = rows.blocks(runs.finished(record.find(tmp_path), selection.load("last"))[0])
+    (note,) = controls.notes([(block, block.rows[0]) for block in blocks])
+    assert "avdigits, early fusion; avdigits, late fusion: M-SAM stands here without controls: " in note
 
 
 def test_where_there_is_no_msam_there_are_no_controls(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from msam.report import Report, report
 from msam.report.commands import command
 from tests.report._records import config, write
+from tests.report.test_ranks import block
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -156,3 +157,21 @@ def test_tabs_and_legends_work(opened: tuple[Any, list[str], int]) -> None:
     assert entry.get_attribute("aria-pressed") == "false"
     tab.wait_for_function(f"p => ({trace % 'false'})(p)", arg=plot.element_handle())
     assert wrong == []
+
+
+@pytest.mark.chromium
+def test_the_diagram_of_ranks_is_drawn_in_silence_and_scrolls_where_it_is_wide(browser: Any, tmp_path: Path) -> None:
+    for name in ("w", "x", "y"):
+        block(tmp_path / "runs", name, {"Joint": 0.7, "SAM": 0.8, "M-SAM": 0.9})
+    report([tmp_path / "runs"], tmp_path / "out")
+    tab = browser.new_page(viewport={"width": 390, "height": 900})
+    wrong: list[str] = []
+    tab.on("console", lambda message: wrong.append(message.text))
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.goto((tmp_path / "out" / "page.html").as_uri())
+    tab.wait_for_selector("html[data-ready]", timeout=120_000)
+    assert wrong == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    assert tab.locator("#ranks svg path").count() > 10
+    assert tab.get_by_text("critical difference 1.91").is_visible()
+    tab.close()

@@ -70,13 +70,9 @@ def report(paths: Sequence[StrPath], out: StrPath, *, select: str = "best_valida
     selection = selections.load(select)
     runs, notes = _read(paths, selection)
     found = sections(runs, selection)
-    ranks, why_not = ranking.over([section.block for section in found])
-    notes += [
-        note
-        for section in found
-        for row in pairs.champions(section.block)
-        if (note := controls.missing(section.block, row))
-    ]
+    blocks = [section.block for section in found]
+    ranks, why_not = ranking.over(blocks)
+    notes += controls.notes((block, row) for block in blocks for row in pairs.champions(block))
     notes += [why_not] if why_not else []
     written = [_write(Path(out) / name, content) for name, content in _files(found, ranks, notes, selection)]
     return Report(tuple(found), tuple(notes), tuple(written), ranks)

@@ -1,7 +1,7 @@
 """The controls of M-SAM: which rows of a block are some, of which row, and which are missing."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -77,14 +77,21 @@ def line(block: Block) -> str:
 
 
 def missing(block: Block, row: Row) -> str:
-    """Return a note on the controls that an M-SAM row stands without, empty where it has all."""
-    lacking = [_wanted(row, kind) for kind in wanted(row) if not of(block, row, kind)]
-    if not lacking:
-        return ""
-    return (
-        f"{block.title}: {row.label} stands here without controls: {_listed(lacking)}. `msam bench run RECIPE` adds them "
-        "to the recipe's grid."
-    )
+    """Return the controls that an M-SAM row stands without, in words; empty where it has all."""
+    return _listed([_wanted(row, kind) for kind in wanted(row) if not of(block, row, kind)])
+
+
+def notes(champions: Iterable[tuple[Block, Row]]) -> list[str]:
+    """Return a note on every M-SAM row that stands without a control; one for all blocks in which the same are missing."""
+    where: dict[tuple[str, str], list[str]] = {}
+    for block, row in champions:
+        where.setdefault((row.label, missing(block, row)), []).append(block.title)
+    return [
+        f"{'; '.join(titles)}: {label} stands here without controls: {lacking}. `msam bench run RECIPE` adds them to the "
+        "recipe's grid."
+        for (label, lacking), titles in where.items()
+        if lacking
+    ]
 
 
 def wanted(row: Row) -> Iterator[Kind]:
@@ -164,5 +171,5 @@ def _near(value: Any, target: float) -> bool:
     return abs(_number(value) - target) <= TOLERANCE * abs(target)
 
 
-def _listed(words: list[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
