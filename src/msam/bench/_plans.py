@@ -130,7 +130,6 @@ def plans(
         raise ValueError(f"`seeds` must be at least one, whole, >= 0 and all different, received {list(seeds)}.")
     if not rows:
         raise ValueError("There must be a row to tune, received none.")
-    unknown(spaces, {key: None for settings in rows.values() for key in tunable(settings)}, "of any row")
     together = TOGETHER if sampler == "tpe" else trials
     made = []
     for name, settings in rows.items():
@@ -138,6 +137,7 @@ def plans(
             made.append(_row(name, settings, spaces, sampler, trials, tuple(seeds), together))
         except ValueError as error:
             raise ValueError(f"Row {name!r}: {error}") from error
+    unknown(spaces, {key: None for settings in rows.values() for key in tunable(settings)}, "of any row")
     first = made[0]
     for other in made:
         if other.plan.epochs != first.plan.epochs:

@@ -85,7 +85,8 @@ class Study:
 
     def tell(self, number: int, accuracy: float) -> None:
         """Take down what came of a trial; what was told before stays."""
-        self._study.tell(number, accuracy, skip_if_finished=True)
+        if self._study.get_trials(deepcopy=False)[number].state == TrialState.RUNNING:
+            self._study.tell(number, accuracy)
 
 
 @contextmanager
