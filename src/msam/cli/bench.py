@@ -70,8 +70,6 @@ def run(
     """
     grid = _grid(recipe, seeds, set_)
     if tuned is not None:
-        for choice in bench.chosen(tuned).values():
-            bench.seeds_apart(choice.plan.seeds, grid.seeds)
         choices = tuning.chosen(tuned)
         for choice in choices.values():
             tuning.seeds_apart(choice.plan.seeds, grid.seeds)
