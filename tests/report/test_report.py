@@ -82,7 +82,18 @@ def test_nothing_finished_names_what_there_is(tmp_path: Path) -> None:
 def test_a_diverged_run_that_stopped_is_called_so(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", config(), **CURVES)
     write(tmp_path / "b.jsonl", config(seed=1), **CURVES, losses=[float("nan")], finished=False)
-    assert "diverged" in report([tmp_path], tmp_path / "out").notes[0]
+    lived, stopped = report([tmp_path], tmp_path / "out").notes
+    assert lived.startswith("avdigits, late fusion: Joint: 1 of 2 runs diverged. Its numbers are of those that did not")
+    assert "Joint, seed 1" in stopped
+    assert "diverged" in stopped
+
+
+def test_a_row_whose_runs_all_diverged_is_missed(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", config(), **CURVES)
+    write(tmp_path / "b.jsonl", config("agm"), **CURVES, losses=[float("nan")], finished=False)
+    assert (
+        "avdigits, late fusion: AGM: 1 of 1 runs diverged. It has no row." in report([tmp_path], tmp_path / "out").notes
+    )
 
 
 def test_changed_data_are_an_error(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def report(paths: Sequence[StrPath], out: StrPath, *, select: str = "best_valida
 
 def _read(paths: Sequence[StrPath], selection: Selection) -> tuple[list[Run], list[str]]:
     runs, left = running.finished(record.find(*paths), selection)
-    notes = [provenance.unfinished(one) for one in left]
+    notes = [*provenance.survivors(runs, left), *(provenance.unfinished(one) for one in left)]
     if not runs:
         raise ValueError("\n".join(["No run is finished, so there is nothing to report.", *notes]))
     running.check_same_data(runs)

@@ -1,6 +1,8 @@
 """Where numbers come from, in words: selection, seeds, data, machine, versions, and what was left out."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from msam.record import WORLDS, Record
 from msam.report import labels
@@ -71,11 +73,27 @@ def unfinished(record: Record) -> str:
     return f"Left out: {name} ({record.path}): {why}, {done}{of} epochs recorded."
 
 
+def survivors(runs: Sequence[Run], left: Sequence[Record]) -> list[str]:
+    """Return a note on every row that lost runs to divergence: what is left of it is no fair sample."""
+    lost = Counter(_row(record.config) for record in left if diverged(record))
+    lived = Counter(_row(run.config) for run in runs)
+    return [
+        f"{row}: {count} of {count + lived[row]} runs diverged. "
+        + ("Its numbers are of those that did not, and flatter it." if lived[row] else "It has no row.")
+        for row, count in lost.items()
+    ]
+
+
 def not_finite(run: Run) -> str:
     """Return a note on a finished run with losses that are not finite."""
     name = f"{labels.of_run(run.config)}, seed {run.config.get('seed', 0)}"
     at = f"its selected epoch {run.epoch['epoch']}"
     return f"{name} ({run.record.path}) has losses that are not finite; it counts, at {at}."
+
+
+def _row(config: Mapping[str, Any]) -> str:
+    fusion = (config.get("fusion") or {}).get("name")
+    return f"{config['data']['name']}{f', {fusion} fusion' if fusion else ''}: {labels.of_run(config)}"
 
 
 def _listed(what: str, items: Iterable[str]) -> str:
