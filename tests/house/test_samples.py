@@ -19,7 +19,17 @@ from msam import cli
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = sorted(m.name for m in pkgutil.walk_packages(msam.__path__, "msam."))
-PACKAGES = ["msam", "msam.data", "msam.methods", "msam.models", "msam.sharpness", "msam.train", "msam.bench", "msam.report"]
+PACKAGES = [
+    "msam",
+    "msam.data",
+    "msam.methods",
+    "msam.models",
+    "msam.sharpness",
+    "msam.train",
+    "msam.bench",
+    "msam.bench.engines",
+    "msam.report",
+]
 OTHER_COMMANDS = ("make", "pip", "git", "python", "apt-get", "cd")
 BLOCK = re.compile(r"```(python|bash|console)\n(.*?)```", re.S)
 
