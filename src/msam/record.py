@@ -16,12 +16,13 @@ import errno
 import gzip
 import json
 import os
+import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 fcntl: ModuleType | None
 try:
@@ -37,20 +38,37 @@ WORLDS = ("dial",)
 """Datasets drawn anew from their seed: for them `data.seed` is one more replication, not another dataset."""
 
 
+class Listener(Protocol):
+    """Whoever reads along while a record is written. It must be quick; what it raises becomes a warning, and it is left."""
+
+    def opened(self, path: Path, position: int) -> None:
+        """The record is open and ends at byte `position`; what a resumed run cuts off is cut off."""
+
+    def written(self, position: int) -> None:
+        """One more line is on disk, whole; the record ends at byte `position`."""
+
+    def closed(self) -> None:
+        """No more lines will come from this process."""
+
+
 class Writer:
     """Append lines to a record; every line is on disk, whole, when `write` returns.
 
     Arguments:
         path: the record. It must not exist, unless `keep` says how much of it to go on from.
         keep: number of bytes of an existing record to keep (what a checkpoint remembered); the rest is cut off.
+        listeners: are told of the record as it grows.
 
     Raises:
         FileExistsError: if the record exists and `keep` is None.
         ValueError: if the record is shorter than `keep`, no line ends there, or another process is writing it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, keep: int | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, keep: int | None = None, listeners: Sequence[Listener] = ()
+    ) -> None:
         self.path = Path(path)
+        self._listeners = list(listeners)
         if keep is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "xb" if keep is None else "r+b", buffering=0)  # noqa: SIM115 - closed by close()
@@ -62,6 +80,15 @@ class Writer:
             self._file.close()
             raise
         self.position = self._file.tell()
+        self._tell("opened", self.path, self.position)
+
+    def _tell(self, what: str, *arguments: Any) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                getattr(listener, what)(*arguments)
+            except Exception as error:
+                self._listeners.remove(listener)
+                warnings.warn(f"{type(listener).__name__} no longer reads {self.path}: {error}", stacklevel=3)
 
     def _lock(self) -> None:
         """Keep other processes from writing here; the lock goes with the file or the process."""
@@ -110,6 +137,7 @@ class Writer:
                 "line; make room and go on with --resume.",
             ) from error
         self.position += len(line)
+        self._tell("written", self.position)
 
     def sync(self) -> None:
         """Force what was written onto the disk."""
@@ -118,6 +146,7 @@ class Writer:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+        self._tell("closed")
 
     def __enter__(self) -> "Writer":
         return self
@@ -161,8 +190,8 @@ def file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
         OSError: if it could not be written (a full disk, say); what was there before is untouched.
     """
     target = Path(target)
-    lines = (json.dumps(_rounded(line), separators=(",", ":")) for line in _lines(Path(source)))
-    content = gzip.compress("".join(line + "\n" for line in lines).encode(), mtime=0)
+    rounded = (json.dumps(_rounded(line), separators=(",", ":")) for line in lines(source))
+    content = gzip.compress("".join(line + "\n" for line in rounded).encode(), mtime=0)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -182,34 +211,43 @@ def read(path: str | os.PathLike[str]) -> Record:
         ValueError: if a line is no JSON object of a known kind, or the first line is no header: naming the line.
     """
     path = Path(path)
-    lines = list(_lines(path))
-    if not lines or lines[0].get("kind") != "header":
+    found = list(lines(path))
+    if not found or found[0].get("kind") != "header":
         raise ValueError(f"{path} is no record of a run: its first line must be of kind 'header'.")
     record: dict[str, list[dict[str, Any]]] = {"step": [], "epoch": [], "end": []}
-    for number, line in enumerate(lines[1:], start=2):
+    for number, line in enumerate(found[1:], start=2):
         kind = line.get("kind")
         if kind not in record:
             raise ValueError(f"{path}, line {number}: kind must be one of step, epoch, end; found {kind!r}.")
         record[kind].append(line)
-    return Record(path, lines[0], record["step"], record["epoch"], record["end"][-1] if record["end"] else None)
+    return Record(path, found[0], record["step"], record["epoch"], record["end"][-1] if record["end"] else None)
 
 
 def find(*paths: str | os.PathLike[str]) -> list[Record]:
-    """Read every record (`*.jsonl`, `*.jsonl.gz`) under files and folders but hidden ones, in order of paths.
+    """Read every record that `files` finds.
 
     Raises:
         FileNotFoundError: if a path does not exist or nothing is found under any of them.
     """
-    files: list[Path] = []
+    return [read(file) for file in files(*paths)]
+
+
+def files(*paths: str | os.PathLike[str]) -> list[Path]:
+    """Return every record (`*.jsonl`, `*.jsonl.gz`) under files and folders but hidden ones, in order of paths.
+
+    Raises:
+        FileNotFoundError: if a path does not exist or nothing is found under any of them.
+    """
+    found: list[Path] = []
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(f"No file or folder {path}. Give a record (*.jsonl) or a folder that holds some.")
         inside = () if path.is_file() else (*path.rglob("*.jsonl"), *path.rglob("*.jsonl.gz"))
         shown = (f for f in inside if not any(part.startswith(".") for part in f.relative_to(path).parts))
-        files += [path] if path.is_file() else sorted(shown)
-    if not files:
+        found += [path] if path.is_file() else sorted(shown)
+    if not found:
         raise FileNotFoundError(f"No record (*.jsonl) under {', '.join(map(str, paths))}. Make one with `msam train`.")
-    return [read(file) for file in dict.fromkeys(files)]
+    return list(dict.fromkeys(found))
 
 
 def without_volatile(value: Any) -> Any:
@@ -241,7 +279,13 @@ def _rounded(value: Any) -> Any:
     return [_rounded(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a record, filed or not, of any kind; an unfinished last line is left out.
+
+    Raises:
+        ValueError: if a line is no JSON object, naming it.
+    """
+    path = Path(path)
     content = _content(path)
     whole, _, _unfinished = content.rpartition(b"\n")
     for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):

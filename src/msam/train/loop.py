@@ -1,12 +1,13 @@
 """Train one run into a folder, or go on with the one that is there."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from msam import models
 from msam.data import Dataset
-from msam.record import Record, Writer, read
+from msam.record import Listener, Record, Writer, read
 from msam.train import checkpoint, parts
 from msam.train.config import RunConfig
 from msam.train.config import config as checked
@@ -21,6 +22,7 @@ def train(
     resume: bool = False,
     watcher: Watcher | None = None,
     dataset: Dataset | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Record:
     """Train one run and return its record, which lies in `folder/record.jsonl` beside `folder/checkpoint.pt`.
 
@@ -34,6 +36,7 @@ def train(
         resume: go on with the run in `folder` if there is one; a finished one is returned as it is.
         watcher: is told of every step and epoch.
         dataset: the configuration's, where it is loaded already (many runs on the same data).
+        listeners: read the record while it is written, as `msam.loggers.Follower` does.
 
     Raises:
         FileExistsError: if `folder` holds a run and `resume` is False.
@@ -56,7 +59,8 @@ def train(
         same_data(record, trainer.dataset, folder)
     if saved is None:
         (folder / RECORD).unlink(missing_ok=True)
-    with closing(Writer(folder / RECORD, keep=saved["record"] if saved else None)) as writer:
+    keep = saved["record"] if saved else None
+    with closing(Writer(folder / RECORD, keep=keep, listeners=listeners)) as writer:
         trainer.go(writer, saved)
     return read(folder / RECORD)
 
