@@ -10,7 +10,7 @@ import numpy as np
 from cyclopts import App
 from scipy import stats as scipy_stats
 
-from msam.report import improvement, stats
+from msam.report import improvement, ranks, stats
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 DIFFERENCES: dict[str, Draw] = {
@@ -56,6 +56,15 @@ def family_error(rows: int, seeds: int, repetitions: int) -> tuple[float, float]
     return float((p < stats.LEVEL).any(1).mean()), float((corrected < stats.LEVEL).any(1).mean())
 
 
+def ranks_error(rows: int, blocks: int, repetitions: int) -> float:
+    """Return how often Friedman's test and then the critical difference tell any two of several equal rows apart."""
+    random = np.random.default_rng(0)
+    values = random.normal(0, 1, (repetitions, blocks, rows))
+    names = [str(i) for i in range(rows)]
+    found = (ranks.friedman(each, names, names[:1] * blocks) for each in values)
+    return float(np.mean([one.different and one.groups != [(0, rows - 1)] for one in found]))
+
+
 def permutation_p(differences: np.ndarray) -> np.ndarray:
     """Return the exact two-sided p-values of paired permutation tests, `(R, n)` -> `(R,)`, all signs at once."""
     n = differences.shape[1]
@@ -93,6 +102,9 @@ def main(repetitions: int = 2000) -> None:
             print(f"  higher by {shift:.0f} sd          n = {seeds:2}                       {covered:.3f}   {none:.3f}")
     print("Any false difference among 6 rows equal to Joint, 10 seeds: without Holm, with Holm:")
     print("  {:.3f}   {:.3f}".format(*family_error(6, 10, repetitions)))
+    print("Any two of equal rows told apart by ranks:")
+    for rows, blocks in ((4, 4), (8, 6), (8, 12), (16, 6)):
+        print(f"  {rows:2} rows, {blocks:2} blocks   {ranks_error(rows, blocks, repetitions):.3f}")
 
 
 if __name__ == "__main__":

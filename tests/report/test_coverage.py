@@ -50,6 +50,10 @@ def test_without_correction_six_equal_rows_look_different_too_often_and_with_hol
     assert corrected <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
 
 
+def test_ranks_tell_equal_rows_apart_more_seldom_than_they_may(coverage: ModuleType) -> None:
+    assert coverage.ranks_error(rows=6, blocks=5, repetitions=300) <= 0.05
+
+
 def test_all_signs_at_once_are_the_permutation_test_of_the_report(coverage: ModuleType) -> None:
     differences = np.random.default_rng(3).normal(0.4, 1.0, (6, 8))
     differences[0] = 0.0

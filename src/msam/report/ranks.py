@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 
 import numpy as np
@@ -106,6 +107,7 @@ def friedman(values: Array, rows: Sequence[str], blocks: Sequence[str], *, left:
     )
 
 
+@cache
 def critical_difference(rows: int, blocks: int) -> float:
     """Return the smallest difference of mean ranks that tells two of k rows apart over N blocks, at 0.05.
 
@@ -118,6 +120,7 @@ def critical_difference(rows: int, blocks: int) -> float:
     return float(q * math.sqrt(rows * (rows + 1) / (6 * blocks)))
 
 
+@cache
 def enough_blocks(rows: int) -> int:
     """Return the smallest number of blocks in which two of k >= 3 rows could be told apart.
 
