@@ -21,3 +21,7 @@ def slower(seeds=4) -> Grid:
 
 def no_grid(seeds=2) -> list[str]:
     return ["joint"] * seeds
+
+
+def late_seeds() -> Grid:
+    return tiny(seeds=[1001])

@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -107,3 +108,9 @@ def test_a_method_of_one_s_own_brings_its_space(tmp_path, monkeypatch):
     assert {"method.alpha", "method.taps"} <= found.values.keys()
     for name in ("tuning_lab", "tuning_lab.smoothed"):
         monkeypatch.delitem(sys.modules, name)
+
+
+def test_the_page_shows_what_is_so():
+    page = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text()
+    found = space({"method": "ogm_ge", "sharpness": "msam"})
+    assert "\n".join(f"{key} {one.describe()}" for key, one in found.items()) in page

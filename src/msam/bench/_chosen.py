@@ -114,16 +114,6 @@ def chosen(folder: str | Path) -> dict[str, Chosen]:
     return {path.stem: read(path) for path in files}
 
 
-def chosen_settings(folder: str | Path) -> dict[str, Mapping[str, Any]]:
-    """Return the settings that were chosen by the tuning in `folder`, by row, as `Grid.tuned` takes them.
-
-    Raises:
-        FileNotFoundError: if nothing was tuned there.
-        ValueError: if a file is no choice of a tuning.
-    """
-    return {row: found.settings for row, found in chosen(folder).items()}
-
-
 def place(folder: Path, row: str) -> Path:
     """Return where the choice of a row lies."""
     return folder / "chosen" / f"{row}.json"

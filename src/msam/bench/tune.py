@@ -14,7 +14,7 @@ from rich.text import Text
 
 import msam
 from msam import selection
-from msam.bench._chosen import Chosen, Trial, best, chosen, chosen_settings, edges, place, read, write
+from msam.bench._chosen import Chosen, Trial, best, chosen, edges, place, read, write
 from msam.bench._plans import Plan, Row, plans, seeds_apart, tuning_seeds
 from msam.bench._spaces import Spaces, space
 from msam.bench.engines import Engine
@@ -22,7 +22,7 @@ from msam.bench.execute import run
 from msam.record import Record
 from msam.train import RunConfig
 
-__all__ = ["Chosen", "Plan", "Trial", "chosen", "chosen_settings", "seeds_apart", "space", "tune", "tuning_seeds"]
+__all__ = ["Chosen", "Plan", "Trial", "chosen", "seeds_apart", "space", "tune", "tuning_seeds"]
 
 Sampler = Literal["sobol", "random", "tpe"]
 
