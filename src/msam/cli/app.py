@@ -1,4 +1,4 @@
-"""The command line: `msam demo | list | train | data | bench | report`; a user's mistake ends it with one message."""
+"""The command line: `msam demo | list | train | data | bench | report | log`; a user's mistake ends it with one message."""
 
 import sys
 import typing
@@ -16,6 +16,7 @@ from msam import checks
 from msam.cli.bench import bench_app
 from msam.cli.data import data_app
 from msam.cli.listing import list_
+from msam.cli.log import log
 from msam.cli.train import train_command
 from msam.train import RunConfig, train
 from msam.train.progress import Bar
@@ -80,7 +81,13 @@ def _app(tokens: Sequence[str]) -> App:
         suppress_keyboard_interrupt=False,
     )
     train_ = train_command(tokens)
-    commands: dict[str, Callable[..., None]] = {"demo": demo, "list": list_, "train": train_, "report": report}
+    commands: dict[str, Callable[..., None]] = {
+        "demo": demo,
+        "list": list_,
+        "train": train_,
+        "report": report,
+        "log": log,
+    }
     for name, command in commands.items():
         app.command(command, name=name)
     app.command(data_app(tokens))

@@ -10,16 +10,27 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msam import checks, recipes
+from msam import checks, loggers, recipes
 from msam.bench import engines
 from msam.cli._flags import limits
+from msam.loggers._find import find, installed
 from msam.methods import _catalogue as catalogue
 from msam.train.config import KINDS, options, signature
 
 
 def list_(
     kind: Literal[
-        "all", "data", "engines", "fusions", "grids", "methods", "optimizers", "recipes", "schedules", "sharpness"
+        "all",
+        "data",
+        "engines",
+        "fusions",
+        "grids",
+        "loggers",
+        "methods",
+        "optimizers",
+        "recipes",
+        "schedules",
+        "sharpness",
     ] = "all",
     /,
 ) -> None:
@@ -38,6 +49,8 @@ def list_(
         Console().print(_grids())
     if kind in ("all", "engines"):
         Console().print(_engines())
+    if kind in ("all", "loggers"):
+        Console().print(_loggers())
 
 
 def _recipes() -> Table:
@@ -64,6 +77,15 @@ def _engines() -> Table:
     for name in engines.names():
         lines = [_described(key, o.default, o.range) for key, o in signature(engines.load(name)).items()]
         table.add_row(name, Text(_summary(engines.load(name))), Text("\n".join(lines)))
+    return table
+
+
+def _loggers() -> Table:
+    table = Table("name", "what", "extra", title="logger", title_justify="left", show_lines=True)
+    for name in loggers.names():
+        kind = find(name)
+        there = "" if installed(kind) else ", not installed"
+        table.add_row(name, Text(_summary(kind)), Text(f"msam[{kind.extra}]{there}"))
     return table
 
 

@@ -11,14 +11,16 @@ from typing import Annotated, Any
 from cyclopts import App, Group, Parameter
 from rich.text import Text
 
-from msam import checks, recipes
+from msam import checks, loggers, recipes
 from msam.cli._flags import flag, limits, token_type
+from msam.cli.log import TEST, following
 from msam.train import config as configuration
 from msam.train import train
 from msam.train.config import KINDS, RunConfig, laid_over, options, part_name, read_toml
 from msam.train.progress import Bar
+from msam.train.trainer import RECORD
 
-GENERAL, RUN = Group("Run", sort_key=0), Group("Training", sort_key=1)
+GENERAL, RUN, LOG = Group("Run", sort_key=0), Group("Training", sort_key=1), Group("Logging", sort_key=3)
 
 
 def train_command(tokens: Sequence[str]) -> Callable[..., None]:
@@ -37,11 +39,13 @@ def train_command(tokens: Sequence[str]) -> Callable[..., None]:
     def command(**given: Any) -> None:
         """Train one run; its record and checkpoint go to a folder of its own."""
         file, recipe, out, resume = (given.pop(name, None) for name in ("config", "recipe", "out", "resume"))
+        log, log_out, with_test = (given.pop(name, None) for name in ("log", "log_out", "with_test"))
         flags = _nested({keys[name]: value for name, value in given.items()})
         settings = configuration(laid_over(_below(recipe, file), flags))
         folder = Path(out) if out else Path("runs") / settings.run_name()
         bar = Bar()
-        result = train(settings, folder, resume=bool(resume), watcher=bar)
+        with following(log, log_out, with_test, folder / RECORD, bar.console) as listeners:
+            result = train(settings, folder, resume=bool(resume), watcher=bar, listeners=listeners)
         bar.console.print(Text(f"Record: {result.path}   Look at it: msam report {folder}"), soft_wrap=True)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -77,6 +81,10 @@ def _flags(chosen: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
             allowed = next((m for m in field.metadata if isinstance(m, checks.Range)), None)
             help_ = f"{field.description} {limits(field.default, allowed)}"
             yield key, flag(token_type(field.annotation, switches=False), key, help_, RUN)
+    known = ", ".join(loggers.names())
+    yield "log", flag(str, "log", f"follow the run with {known} or a module of your own, with commas between", LOG)
+    yield "log_out", flag(str, "log_out", "folder with a folder for each logger [default: logs]", LOG)
+    yield "with_test", Annotated[bool | None, Parameter(name="--with-test", help=TEST, negative=(), group=LOG)]
 
 
 def _chosen(tokens: Sequence[str]) -> dict[str, str]:
