@@ -40,8 +40,14 @@ def plain(value):
 
 
 def test_the_usual_pairs_can_be_stacked():
-    assert {"joint", "uniform", "unimodal"} <= set(METHODS)
+    assert {"joint", "uniform", "unimodal", "ensemble", "ogm_ge", "mlb"} <= set(METHODS)
     assert {"none", "sam", "gnp", "msam"} <= set(RULES)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_that_can_be_stacked_changes_the_loss_and_the_gradients_and_no_more(name):
+    own = vars(methods.load(name))
+    assert not {"gradients", "stage", "stage_begin", "stage_end", "rate", "epoch_end"} & set(own)
 
 
 @pytest.mark.parametrize(("method", "rule"), list(product(METHODS, RULES)))
@@ -121,7 +127,7 @@ class TestWhoGoesTogether:
     @pytest.mark.parametrize(
         "chosen",
         [
-            {"method": "ogm_ge"},
+            {"method": "agm"},
             {"method": "modality_dropout"},
             {"sharpness": "asam"},
             {"sharpness": {"name": "msam", "scope": "dominant"}},

@@ -1,6 +1,7 @@
 """Several equal models as one: their parameters in one tensor with a row each, one pass for all of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,9 @@ from msam.models import MultimodalModel
 from msam.shapley._contributions import worth
 from msam.sharpness._tensors import held
 from msam.train.config import RunConfig
-from msam.types import Batch
+from msam.types import Batch, Output
+
+Made = tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]
 
 
 class Passed(NamedTuple):
@@ -23,11 +26,13 @@ class Passed(NamedTuple):
         losses: `(S,)`, each lane's mean loss, detached.
         gradients: `(S, N)`, each lane's own.
         worth: `(S, M)`, what each modality is worth in each lane, where it was asked for.
+        output: logits `(S, N, C)` and features, modality -> `(S, N, d)`.
     """
 
     losses: Tensor
     gradients: Tensor
     worth: Tensor | None
+    output: Output
 
 
 class Lanes:
@@ -39,7 +44,7 @@ class Lanes:
     Arguments:
         networks: S models of the same architecture.
         pattern: another one of it, whose own weights are of no importance: its code is what runs.
-        method: makes one loss of each batch, and nothing more (`Method.stackable`).
+        method: makes one loss of each batch (`Method.stackable`).
         run: of `pattern`, for the method.
         config: of any lane, for how contributions are measured.
 
@@ -91,9 +96,22 @@ class Lanes:
         }
         self._pass.run.perturbed = again
         with held(network if again else None):
-            losses, worths = self._run_all(parameters, self._buffers, batch.inputs, batch.target, measure)
+            made: Made = self._run_all(parameters, self._buffers, batch.inputs, batch.target, measure)
+        losses, worths, logits, features = made
         (gradients,) = torch.autograd.grad(losses.sum(), self.weights)
-        return Passed(losses.detach(), gradients, worths if measure else None)
+        return Passed(losses.detach(), gradients, worths if measure else None, Output(logits, features))
+
+    @contextmanager
+    def as_gradients(self, lane: int, row: Tensor) -> Iterator[None]:
+        """Have a row `(N,)` stand in `.grad` of the lane's parameters inside the block, and take what is done there."""
+        own, views = self.parameters(lane), self.views(row)
+        for p, view in zip(own, views, strict=True):
+            p.grad = view
+        yield
+        for p, view in zip(own, views, strict=True):
+            if p.grad is not view:
+                view.copy_(torch.zeros_like(view) if p.grad is None else p.grad)
+            p.grad = None
 
     def _of_one_lane(
         self,
@@ -102,35 +120,32 @@ class Lanes:
         inputs: Mapping[str, Tensor],
         target: Tensor,
         measure: bool,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Made:
         weights = {f"network.{name}": value for name, value in {**parameters, **buffers}.items()}
-        result: tuple[Tensor, Tensor] = functional_call(self._pass, weights, (Batch(dict(inputs), target), measure))
+        result: Made = functional_call(self._pass, weights, (Batch(dict(inputs), target), measure))
         return result
 
 
 class _Pass(nn.Module):
-    """The forward pass of one lane as the method makes it; its loss is caught instead of sent backward."""
+    """The forward pass of one lane, as far as a method goes that makes one loss of it."""
 
     def __init__(self, network: MultimodalModel, method: Method, run: Run, config: RunConfig) -> None:
         super().__init__()
         self.network, self.method, self.run = network, method, run
         self.value, self.absent = config.contributions, config.absent
-        self.caught: list[Tensor] = []
-        run.backward = self._catch
 
-    def forward(self, batch: Batch, measure: bool) -> tuple[Tensor, Tensor]:
-        """Return the loss, and what the modalities are worth, `(M,)` (or nothing, `(0,)`)."""
-        self.caught.clear()
-        output = self.method.gradients(self.run, batch)
-        (loss,) = self.caught
+    def forward(self, batch: Batch, measure: bool) -> Made:
+        """Return the loss, what the modalities are worth, `(M,)` (or nothing, `(0,)`), logits and features, detached."""
+        output = self.network(batch.inputs)
+        loss = self.method.loss(self.run, output, batch).mean()
+        if output.extra_loss is not None:
+            loss = loss + output.extra_loss
+        logits, features = output.logits.detach(), {name: value.detach() for name, value in output.features.items()}
         if not measure:
-            return loss, loss.detach().new_empty(0)
-        given = output.features if self.absent == "feature" else batch.inputs
-        logits = shapley.coalition_logits(self.network, given, absent=self.absent)
-        return loss, worth(logits, batch.target, self.value)
-
-    def _catch(self, loss: Tensor, retain_graph: bool = False) -> None:
-        self.caught.append(loss)
+            return loss, loss.detach().new_empty(0), logits, features
+        given = features if self.absent == "feature" else batch.inputs
+        coalitions = shapley.coalition_logits(self.network, given, absent=self.absent)
+        return loss, worth(coalitions, batch.target, self.value), logits, features
 
 
 def _shared_buffers(networks: Sequence[MultimodalModel]) -> dict[str, Tensor]:

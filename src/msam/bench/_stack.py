@@ -13,14 +13,14 @@ from torch import Tensor
 from msam.bench._lanes import Lanes, Passed
 from msam.bench._spender import Spender
 from msam.data._loaders import in_epoch
-from msam.methods import Run, Stage
+from msam.methods import Method, Run, Stage
 from msam.models import MultimodalModel
 from msam.shapley import coalitions, normalised
 from msam.sharpness import Sharpness
 from msam.sharpness._rows import blended, climbed, climbs, done, intended
 from msam.train import checkpoint
 from msam.train.trainer import CHECKPOINT, Diverged, Trainer
-from msam.types import Batch
+from msam.types import Batch, Output
 
 NEXT = "checkpoint.next.pt"
 """A lane's checkpoint until those of all lanes are written; then all are renamed."""
@@ -61,6 +61,7 @@ class Stack:
         self.spender.gather([trainer.run.optimizer if trainer else None for trainer in trainers])
         self.cost = lead.method.passes(len(pattern.modalities)).cost
         self.measuring = len(coalitions(len(pattern.modalities))) / 3 if lead.config.absent == "input" else 0.0
+        self.modulates = type(lead.method).modulate is not Method.modulate
         self.saved = time.monotonic()
 
     @property
@@ -133,6 +134,7 @@ class Stack:
         first = self.lanes.passed(batch, measure=wanted or lead.recorded)
         losses = first.losses.tolist()
         self._refuse(batch, losses, "The loss is {}")
+        self._modulate(batch, first)
         shares = None if first.worth is None else normalised(first.worth.T).T
         spent, twice = first.gradients, torch.zeros(len(self.slots), dtype=torch.bool)
         if lead.rule is not None and any(self.alive()):
@@ -157,6 +159,7 @@ class Stack:
                 before = weights.clone()
                 weights.copy_(climbed(before, spent, factors))
             second = self.lanes.passed(batch, again=True)
+            self._modulate(batch, second, again=True)
             with torch.no_grad():
                 weights.copy_(before)
             nearby = torch.where(there, second.losses, 0.0)
@@ -166,13 +169,23 @@ class Stack:
             done(_rule(trainer), shares[row], radii[row] if there[row] else 0.0)
         return spent, there
 
+    def _modulate(self, batch: Batch, made: Passed, *, again: bool = False) -> None:
+        """Have the method change the gradients of each lane, where it does."""
+        if not self.modulates:
+            return
+        for row, trainer in self.alive():
+            trainer.run.perturbed = again
+            output = Output(made.output.logits[row], {n: value[row] for n, value in made.output.features.items()})
+            with self.lanes.as_gradients(row, made.gradients[row]):
+                trainer.method.modulate(trainer.run, output, _lane(batch, row))
+            trainer.run.perturbed = False
+
     def _refuse(self, batch: Batch, losses: Sequence[float], what: str) -> None:
         """End the lanes whose loss is no finite number; the weights are those before the step."""
         for row, trainer in self.alive():
             if not math.isfinite(losses[row]):
-                own = Batch({name: value[row] for name, value in batch.inputs.items()}, batch.target[row])
                 try:
-                    trainer.refuse(own, what.format(losses[row]))
+                    trainer.refuse(_lane(batch, row), what.format(losses[row]))
                 except Diverged:
                     self.slots[row] = None
 
@@ -189,6 +202,10 @@ class Stack:
         for _, trainer in self.alive():
             os.replace(trainer.folder / NEXT, trainer.folder / CHECKPOINT)
         self.saved = time.monotonic()
+
+
+def _lane(batch: Batch, row: int) -> Batch:
+    return Batch({name: value[row] for name, value in batch.inputs.items()}, batch.target[row])
 
 
 def _rows(batch: Batch, chosen: slice) -> Batch:

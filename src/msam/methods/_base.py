@@ -152,7 +152,8 @@ class Method:
     """What the catalogue says of it."""
 
     stackable: ClassVar[bool] = False
-    """Whether runs can be stacked: it makes one loss of each batch, draws and remembers nothing, and has one stage."""
+    """Whether runs can be stacked: it has one stage, and makes one `loss` of each batch, without a state; `modulate` may
+    do what it likes to the gradients."""
 
     def __post_init__(self) -> None:
         given = {f.name: getattr(self, f.name) for f in fields(self)}

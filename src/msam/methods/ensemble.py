@@ -38,6 +38,7 @@ class Ensemble(Method):
     1.0
     """
 
+    stackable: ClassVar[bool] = True
     about: ClassVar[About] = About(
         paper="Du, Teng, Li, Liu, Yuan, Wang, Yuan, Zhao, ICML 2023 (as a baseline)",
         family="objective",

@@ -68,6 +68,7 @@ class MLB(Method):
     ValueError: `beta_max` must be >= 1, received 0.5.
     """
 
+    stackable: ClassVar[bool] = True
     about: ClassVar[About] = About(
         paper="Kontras, Chatzichristos, Blaschko, De Vos, BMVC 2024",
         family="optimization",

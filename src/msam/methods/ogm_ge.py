@@ -80,6 +80,7 @@ class OGMGE(Method):
     ValueError: `alpha` must be >= 0, received -1.0.
     """
 
+    stackable: ClassVar[bool] = True
     about: ClassVar[About] = About(
         paper="Peng, Wei, Deng, Wang, Hu, CVPR 2022",
         family="optimization",
