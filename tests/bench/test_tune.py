@@ -3,6 +3,8 @@
 import gzip
 import json
 import random
+import re
+import sys
 from pathlib import Path
 
 import filelock
@@ -269,18 +271,36 @@ class TestChoice:
 
 
 class TestRefusals:
-    def test_another_plan_in_the_folder(self, tmp_path):
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (
+                {"seeds": 3},
+                "budget: '6 trials (sobol), seeds 1000, 1001, 1002, 2 epochs' != '6 trials (sobol), seeds 1000, 1001,",
+            ),
+            ({"trials": 7}, "budget: '7 trials"),
+            ({"sampler": "tpe"}, "budget: '6 trials (tpe)"),
+            (
+                {"spaces": {"optimizer.lr": Search(0.01, 0.1)}},
+                "space.optimizer.lr: '0.01 to 0.1' != '0.0005 to 0.2, log'",
+            ),
+            (
+                {"rows": {"joint": {"data": WORLD, "epochs": 2, "method": "uniform"}}},
+                "row.method.name: 'uniform' != 'joint'",
+            ),
+            ({"rows": {"joint": {"data": WORLD, "epochs": 2, "batch_size": 8}}}, "row.batch_size: 8 != None"),
+        ],
+        ids=lambda value: str(value)[:30],
+    )
+    def test_another_plan_in_the_folder(self, tmp_path, change, words):
         tuned(tmp_path)
-        for change, words in (
-            ({"seeds": 3}, "seeds"),
-            ({"trials": 7}, "trials 7 != 6"),
-            ({"sampler": "tpe"}, "sampler"),
+        with pytest.raises(
+            ValueError, match="joint.json is of another plan \\(asked for != found\\): .*" + re.escape(words)
         ):
-            with pytest.raises(ValueError, match=rf"of another plan \(asked for != found\): .*{words}"):
-                tuned(tmp_path, **change)
+            tuned(tmp_path, **change)
         (tmp_path / "chosen" / "joint.json").unlink()
-        with pytest.raises(ValueError, match=r"row 'joint' in this folder is of another plan .*space"):
-            tuned(tmp_path, {"joint": ROWS["joint"]}, spaces={"optimizer.lr": Search(0.01, 0.1)})
+        with pytest.raises(ValueError, match="row 'joint' in this folder is of another plan .*" + re.escape(words)):
+            tuned(tmp_path, **{"rows": {"joint": ROWS["joint"]}, **change})
 
     def test_another_process_at_the_same_row(self, tmp_path):
         (tmp_path / ".locks").mkdir()
@@ -314,6 +334,13 @@ class TestRefusals:
         seeds_apart(tuning_seeds(3), range(10))
         with pytest.raises(ValueError, match="must be apart, both have 2, 3"):
             seeds_apart([2, 3, 4], range(4))
+
+    def test_without_optuna_it_says_what_to_install(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "optuna", None)
+        monkeypatch.delitem(sys.modules, "msam.bench._studies", raising=False)
+        monkeypatch.delattr("msam.bench._studies", raising=False)
+        with pytest.raises(ValueError, match=r"Tuning needs Optuna .*pip install 'msam\[tune\]'"):
+            tuned(tmp_path)
 
     def test_runs_that_fail_are_named_and_run_again_the_next_time(self, tmp_path):
         class Broken(Runs):

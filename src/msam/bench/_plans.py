@@ -10,6 +10,7 @@ from msam.bench._spaces import SEARCH, Spaces, space, tunable, unknown
 from msam.bench.grid import cell
 from msam.checks import Range, Search
 from msam.train import RunConfig, config
+from msam.train.checkpoint import differing
 from msam.train.config import laid_over
 
 FIRST_SEED = 1000
@@ -61,12 +62,16 @@ class Plan:
         Raises:
             ValueError: naming what differs.
         """
-        mine, theirs = self.plain(), other.plain()
-        lines = [f"{key} {mine[key]!r} != {theirs[key]!r}" for key in mine if mine[key] != theirs[key]]
-        if lines:
-            raise ValueError(
-                f"{where} is of another plan (asked for != found): {'; '.join(lines)}. Give the same, or another folder."
-            )
+        if self.plain() == other.plain():
+            return
+        lines = differing(self._told(), other._told()) or ["in how it asks"]
+        raise ValueError(
+            f"{where} is of another plan (asked for != found): {'; '.join(lines)}. Give the same, or another folder."
+        )
+
+    def _told(self) -> dict[str, Any]:
+        spaces = {key: search.describe() for key, search in self.space.items()}
+        return {"row": self.begins, "space": spaces, "budget": self.budget}
 
     def plain(self) -> dict[str, Any]:
         """Return it as JSON has it."""
