@@ -47,9 +47,10 @@ def paired(
 def comparisons(block: Block) -> list[Comparison]:
     """Compare test accuracies within a block, Holm over them all.
 
-    Every row meets Joint, M-SAM meets SAM and its controls. Models of one modality are no competitors of Joint and stay out
-    of the family. Where there are several Joint rows, a row meets the one that shares its other settings, else its length.
-    Where there are several M-SAM or SAM rows of one method, those with the best mean validation accuracy meet.
+    Every row meets Joint, M-SAM meets SAM and its controls, which meet nobody else but for the ensemble. Models of one
+    modality are no competitors of Joint and stay out of the family. Where there are several Joint rows, a row meets the
+    one that shares its other settings, else its length. Where there are several M-SAM or SAM rows of one method, those with
+    the best mean validation accuracy meet.
     """
     found = [stats.compare(a.label, b.label, *v) for a, b in meeting(block) if (v := _shared(a, b))[0]]
     return stats.family(found)
@@ -57,12 +58,12 @@ def comparisons(block: Block) -> list[Comparison]:
 
 def meeting(block: Block) -> list[tuple[Row, Row]]:
     """Return the pairs of rows that meet, each pair once."""
-    rivals = [row for row in block.rows if row.method != "unimodal"]
+    rivals = [row for row in block.rows if row.method != "unimodal" and row.label not in _only_controls(block)]
     pairs = [(row, base) for row in rivals if (base := _joint(block, row)) is not None and base is not row]
     for ours in champions(block):
-        sam = best([row for row in block.rows if (row.method, row.sharpness) == (ours.method, "sam")])
+        sam = _best_sam(block, ours.method)
         pairs += [(ours, sam)] if sam is not None else []
-        pairs += [(ours, control) for kind in controls.KINDS for control in controls.of(block, ours, kind)]
+        pairs += [(ours, control) for kind in controls.wanted(ours) for control in controls.of(block, ours, kind)]
     return list({(a.label, b.label): (a, b) for a, b in pairs}.values())
 
 
@@ -76,6 +77,16 @@ def champions(block: Block) -> list[Row]:
 def best(rows: Sequence[Row]) -> Row | None:
     """Return the row with the best mean validation accuracy, the first on ties; None of none."""
     return max(rows, key=lambda row: np.nan_to_num(np.mean(row.values("valid_accuracy"))), default=None)
+
+
+def _best_sam(block: Block, method: str) -> Row | None:
+    return best([row for row in block.rows if (row.method, row.sharpness) == (method, "sam")])
+
+
+def _only_controls(block: Block) -> set[str]:
+    """Labels of rows that are there for M-SAM alone; the ensemble is a method too, and the best SAM row is SAM's."""
+    found = {control.label for control in controls.found(block) if control.kind != "ensemble"}
+    return found - {row.label for row in (_best_sam(block, r.method) for r in block.rows) if row is not None}
 
 
 def _joint(block: Block, row: Row) -> Row | None:
