@@ -100,9 +100,9 @@ class TestDamage:
             (b"\x00\x00\x00\x00", "line 2 is not JSON"),
             (b"\xff\xfe\xfd", "line 2 is not JSON"),
             (b"[1]", "line 2 must be a JSON object, found list"),
-            (b'{"kind":"stap"}', "line 2: kind must be one of step, epoch, end; found 'stap'"),
-            (b'{"kind":"header"}', "line 2: kind must be one of step, epoch, end; found 'header'"),
-            (b'{"loss":1}', "line 2: kind must be one of step, epoch, end; found None"),
+            (b'{"kind":"stap"}', "line 2: kind must be one of step, epoch, probe, end; found 'stap'"),
+            (b'{"kind":"header"}', "line 2: kind must be one of step, epoch, probe, end; found 'header'"),
+            (b'{"loss":1}', "line 2: kind must be one of step, epoch, probe, end; found None"),
         ],
         ids=str,
     )

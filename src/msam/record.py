@@ -6,6 +6,8 @@ Line kinds, in the field `kind`:
     step    step, epoch, loss, contributions, dominant, share, radius, method (what the method notes, if anything)
     epoch   epoch, step, loss, lr, seconds, train / valid / test (metrics of the protocol), auxiliary, and, where steps have
             no lines, `means` of them: share, radius, contributions and dominance by modality
+    probe   probe (its name), epoch, step, samples, dtype, seconds, and what `msam.train.probes` found; only where a run
+            asks for probes
     end     status ("finished" or "diverged"), seconds, steps, epochs, passes_per_step, seconds_per_step, weights (sha256)
 
 A line is written whole or not at all. `read` knows an unfinished last line (a killed process) from a damaged file.
@@ -165,6 +167,7 @@ class Record:
         steps: the step lines, in order.
         epochs: the epoch lines, in order.
         end: the end line, or None for a run that has not finished.
+        probes: the probe lines, in order.
     """
 
     path: Path
@@ -172,6 +175,7 @@ class Record:
     steps: list[dict[str, Any]] = field(default_factory=list)
     epochs: list[dict[str, Any]] = field(default_factory=list)
     end: dict[str, Any] | None = None
+    probes: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -214,13 +218,14 @@ def read(path: str | os.PathLike[str]) -> Record:
     found = list(lines(path))
     if not found or found[0].get("kind") != "header":
         raise ValueError(f"{path} is no record of a run: its first line must be of kind 'header'.")
-    record: dict[str, list[dict[str, Any]]] = {"step": [], "epoch": [], "end": []}
+    record: dict[str, list[dict[str, Any]]] = {"step": [], "epoch": [], "probe": [], "end": []}
     for number, line in enumerate(found[1:], start=2):
         kind = line.get("kind")
         if kind not in record:
-            raise ValueError(f"{path}, line {number}: kind must be one of step, epoch, end; found {kind!r}.")
+            raise ValueError(f"{path}, line {number}: kind must be one of step, epoch, probe, end; found {kind!r}.")
         record[kind].append(line)
-    return Record(path, found[0], record["step"], record["epoch"], record["end"][-1] if record["end"] else None)
+    end = record["end"][-1] if record["end"] else None
+    return Record(path, found[0], record["step"], record["epoch"], end, record["probe"])
 
 
 def find(*paths: str | os.PathLike[str]) -> list[Record]:

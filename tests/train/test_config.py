@@ -21,6 +21,7 @@ VALUES = {
     "accelerator": "auto",
     "encoders": {"a": "mlp", "b": "patch_cnn"},
     "threads": 2,
+    "probes": ["gradients", "landscape"],
 }
 PARTS = {
     "data": {"name": "dial", "signal": [4.0, 3.0], "modes": [2, 1], "redundancy": 0.5, "train_size": 40},
@@ -46,7 +47,7 @@ def flags(raw) -> list[str]:
     tokens = []
     for key, value in raw.items():
         if not isinstance(value, dict):
-            tokens += [f"--{key}", str(value)]
+            tokens += [f"--{key}", ",".join(value) if isinstance(value, list) else str(value)]
             continue
         if "name" not in value:
             tokens += [f"--{key}", ",".join(f"{name}={word}" for name, word in value.items())]

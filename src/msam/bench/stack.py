@@ -166,7 +166,7 @@ def _alike(configs: Sequence[RunConfig]) -> None:
 
 def _declared(settings: RunConfig) -> bool:
     plain = settings.precision in ("32-true", "64-true") and settings.accelerator == "cpu"
-    if not plain or settings.checkpoint_every or not methods.load(settings.method["name"]).stackable:
+    if not plain or settings.checkpoint_every or settings.probes or not methods.load(settings.method["name"]).stackable:
         return False
     rule = settings.sharpness
     if rule is None:

@@ -24,5 +24,5 @@ def token_type(hint: Any, *, switches: bool = True) -> Any:
 def limits(default: Any, allowed: checks.Range | None) -> str:
     """Return the range and the default of an option, in brackets."""
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-    shown = "none" if default is None or default in ({}, "") else shown
+    shown = "none" if default is None or default in ({}, "", ()) else shown
     return f"[{allowed.describe()}; default: {shown}]" if allowed else f"[default: {shown}]"

@@ -10,7 +10,7 @@ from msam import record
 from msam.record import WORLDS, Record
 from msam.selection import Selection, without_auxiliary
 
-BOOK_KEEPING = ("record_every", "checkpoint_every", "threads")
+BOOK_KEEPING = ("record_every", "checkpoint_every", "threads", "probes")
 """Fields of a configuration that decide how a run is watched, not what it is."""
 
 KINDS = ("zeroed", "shapley", "head")

@@ -22,6 +22,7 @@ from msam import checks, data, methods, models, sharpness
 from msam.checks import Range, Search
 from msam.shapley import Value
 from msam.train.optimizers import OPTIMIZERS, SCHEDULES
+from msam.train.probes import Chosen
 
 Part = dict[str, Any]
 Checked = TypeVar("Checked", bound=BaseModel)
@@ -65,6 +66,7 @@ class RunConfig(BaseModel):
         {}, description="modality=name,..., encoders in place of the dataset's"
     )
     threads: Annotated[int, Range(ge=0)] = Field(0, description="CPU threads, 0: torch's own choice")
+    probes: Chosen = Field((), description="measured beside, any of gradients,curvature,landscape")
 
     def chosen(self) -> dict[str, Any]:
         """Return what was chosen: the names of the parts, the seed, and every value that is not its default.
@@ -177,7 +179,9 @@ def signature(found: Callable[..., Any], given: frozenset[str] = frozenset()) ->
     """Return the options that a function or class takes by name, but for those that are given to it."""
     hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found, include_extras=True)
     parameters = inspect.signature(found).parameters
-    own = {k: p.default for k, p in parameters.items() if k not in given and p.kind is not inspect.Parameter.VAR_KEYWORD}
+    own = {
+        k: p.default for k, p in parameters.items() if k not in given and p.kind is not inspect.Parameter.VAR_KEYWORD
+    }
     return _described(own, hints, found)
 
 

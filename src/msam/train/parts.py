@@ -78,5 +78,11 @@ def whole_step(rule: Sharpness, method: Method) -> bool:
     return plain and rule.prefers_backward
 
 
+def trains(module: nn.Module) -> bool:
+    """Tell whether any parameter of a module trains; one without parameters does."""
+    flags = [p.requires_grad for p in module.parameters()]
+    return any(flags) or not flags
+
+
 def _options(part: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in part.items() if key != "name"}

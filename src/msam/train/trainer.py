@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import nn
 
 from msam.data import Dataset, Split
 from msam.data._loaders import batches, in_chunks, in_epoch, part_of, shuffled
 from msam.methods import Run, Stage
 from msam.record import Writer
-from msam.train import checkpoint, parts
+from msam.train import checkpoint, parts, probes
 from msam.train.config import RunConfig
 from msam.train.engine import Engine
 from msam.train.header import header, weights_digest
@@ -98,11 +97,14 @@ class Trainer:
             self._restore(saved)
 
     def _stages(self) -> None:
+        if not self.at.step:
+            self._probe("epoch")
         while (stage := self.stage(self.at.stage)) is not None:
             self.begin(stage)
             while self.at.stage_epoch < stage.epochs:
                 self._epoch(stage)
             self.at.stage, self.at.stage_epoch = self.at.stage + 1, 0
+        self._probe("end")
         self.end("finished")
 
     def _planned_steps(self) -> int:
@@ -152,6 +154,7 @@ class Trainer:
         line = self.measured(stage)
         at.seconds += time.perf_counter() - began
         self.end_epoch(line)
+        self._probe("epoch")
         self.save()
         if self.watcher:
             self.watcher.measured(line)
@@ -161,7 +164,7 @@ class Trainer:
         self.run.epoch = self.at.epoch + 1
         self.scheduled = self._set_rates()
         for module in (*self.network.encoders.values(), *self.network.heads.values(), self.network.fusion):
-            module.train(_trains(module))
+            module.train(parts.trains(module))
         return self._order(stage.part)
 
     def measured(self, stage: Stage) -> dict[str, Any]:
@@ -282,6 +285,11 @@ class Trainer:
             self._diverged(f"The NLL of the {name} split is {measured['nll']}")
         return measured
 
+    def _probe(self, when: probes.When) -> None:
+        """Write what the probes find that are due."""
+        for found in probes.lines(when, self.config, self.network, self.dataset.train, self.prepared):
+            self.writer.write("probe", epoch=self.at.epoch, step=self.at.step, **found)
+
     def prepared(self, batch: Batch) -> Batch:
         """Bring a batch to the device; `present` has one column for each modality of the model, which may have fewer."""
         if batch.present is not None and self.network.modalities != self.dataset.modalities:
@@ -340,9 +348,3 @@ class Trainer:
         torch.set_rng_state(saved["torch"])
         if saved["cuda"]:
             torch.cuda.set_rng_state_all(saved["cuda"])
-
-
-def _trains(module: nn.Module) -> bool:
-    """Tell whether any parameter of a module trains; one without parameters does."""
-    flags = [p.requires_grad for p in module.parameters()]
-    return any(flags) or not flags
