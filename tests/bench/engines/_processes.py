@@ -28,6 +28,14 @@ def lives(process):
         return False
 
 
+def parent(process):
+    """Return the id of a process's parent, None if the process has ended."""
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    except FileNotFoundError:
+        return None
+
+
 def with_an_endless_task(folder, *words, end):
     """Start a process, end it by a signal once its endless task runs; return its error stream and the task's process."""
     command = [sys.executable, "-m", "tests.bench.engines.endless", str(folder), *words]

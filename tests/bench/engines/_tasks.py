@@ -8,13 +8,17 @@ from typing import NamedTuple
 
 
 class Noted(NamedTuple):
-    """A task: its name, the folder that its beginnings are noted in, and how many of these are its worker's last."""
+    """A task: its name, the folder that its beginnings are noted in, how many of these are its worker's last, and how.
+
+    It takes so many seconds, and lasts until there is a file `awaits` in the folder.
+    """
 
     name: str
     folder: str
     dies: int = 0
     how: str = "exit"
     seconds: float = 0.0
+    awaits: str = ""
 
 
 def do(task: Noted) -> str:
@@ -27,6 +31,8 @@ def do(task: Noted) -> str:
             os._exit(3)
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(task.seconds)
+    while task.awaits and not (folder / task.awaits).exists():
+        time.sleep(0.05)
     return task.name.upper()
 
 

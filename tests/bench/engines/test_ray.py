@@ -6,21 +6,26 @@ import pytest
 
 from msam.bench.engines import load
 from tests.bench.engines import _tasks
-from tests.bench.engines._processes import until
+from tests.bench.engines._processes import lives, parent, until
 from tests.bench.engines._tasks import Noted, beginnings
 
 pytestmark = pytest.mark.ray
 
 
 def test_a_machine_that_is_killed_in_the_middle_costs_no_result(ray_machines, tmp_path):
-    tasks = [Noted(name, str(tmp_path), seconds=1.0) for name in "abcdef"]
-    doomed = ray_machines.add_node(num_cpus=2)
+    folder = str(tmp_path)
+    tasks = [Noted("first", folder), *(Noted(name, folder, awaits="go") for name in "abcd")]
+    doomed = ray_machines.add_node(num_cpus=1)
+    (raylet,) = (one.process.pid for one in doomed.all_processes["raylet"])
     results = load("ray")().map(_tasks.do, tasks)
     found = [next(results)]
-    until(lambda: len(beginnings(tmp_path, "*")) >= 5)
+    there = []
+    until(lambda: there.extend(p for p in beginnings(tmp_path, "[abcd]") if parent(p) == raylet) or there, 60)
     ray_machines.remove_node(doomed, allow_graceful=False)
-    assert sorted(found + list(results)) == [(position, name) for position, name in enumerate("ABCDEF")]
-    assert len(beginnings(tmp_path, "*")) > len(tasks)
+    until(lambda: not lives(there[0]))
+    (tmp_path / "go").touch()
+    assert sorted(found + list(results)) == list(enumerate(["FIRST", "A", "B", "C", "D"]))
+    assert len(beginnings(tmp_path, "[abcd]")) == 5
 
 
 @pytest.mark.usefixtures("ray_machines")
@@ -42,8 +47,7 @@ def test_a_folder_that_a_machine_lacks_is_named(tmp_path, monkeypatch):
 
 
 def test_a_cluster_that_does_not_answer_is_named(monkeypatch):
-    import ray
-
+    ray = pytest.importorskip("ray")
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(
         ValueError, match=r"No Ray cluster answers at '127.0.0.1:9': .*refused.* take the address 'local'"
