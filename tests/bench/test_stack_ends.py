@@ -127,7 +127,9 @@ def test_a_stack_that_is_interrupted_at_any_write_goes_on(moment, monkeypatch, t
         assert {f.name for f in mended.iterdir()} == {"record.jsonl", "checkpoint.pt"}
 
 
-def test_a_lane_of_a_stack_that_was_interrupted_can_be_gone_on_with_alone(monkeypatch, tmp_path):
+@pytest.fixture
+def left(monkeypatch, tmp_path):
+    """Two runs of three epochs, interrupted in the second: checkpoints are those of the first."""
     configs = seeds(2, epochs=3)
     monkeypatch.setattr(_stack, "CHECKPOINT_SECONDS", 0.0)
 
@@ -140,7 +142,22 @@ def test_a_lane_of_a_stack_that_was_interrupted_can_be_gone_on_with_alone(monkey
         patch.setattr(Trainer, "end_epoch", interrupted)
         with pytest.raises(Interrupted):
             train_together(configs, places(tmp_path, 2))
-    assert len(train(configs[0], tmp_path / "0", resume=True).epochs) == 3
+    return configs, places(tmp_path, 2)
+
+
+def test_a_lane_of_a_stack_that_was_interrupted_can_be_gone_on_with_alone(left):
+    configs, folders = left
+    assert len(train(configs[0], folders[0], resume=True).epochs) == 3
+
+
+def test_what_a_stack_left_behind_replaces_nothing_that_came_later(left):
+    configs, folders = left
+    shutil.copy(folders[0] / "checkpoint.pt", folders[0] / _stack.NEXT)
+    train(configs[0], folders[0], resume=True)
+    train_together(configs, folders)
+    for folder in folders:
+        assert torch.load(folder / "checkpoint.pt", weights_only=True)["at"]["epoch"] == 3
+        assert read(folder / "record.jsonl").end["status"] == "finished"
 
 
 def test_a_stack_that_is_killed_goes_on_and_gives_the_same_records(tmp_path):

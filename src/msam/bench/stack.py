@@ -89,7 +89,6 @@ def train_together(configs: Sequence[RunConfig], folders: Sequence[Path]) -> Non
         OSError: if a record or checkpoint cannot be written.
     """
     _alike(configs)
-    torch.set_num_threads(configs[0].threads or torch.get_num_threads())
     _commit(folders)
     places = [_Place(settings, folder) for settings, folder in zip(configs, map(Path, folders), strict=True)]
     for epoch in sorted({place.epoch for place in places if not place.ended}):
@@ -141,7 +140,8 @@ def _commit(folders: Sequence[Path]) -> None:
     done = [folder for folder in map(Path, folders) if (folder / CHECKPOINT).exists() and folder not in waiting]
     ahead = max((_epoch(folder / CHECKPOINT) for folder in done), default=-1)
     for folder in waiting:
-        if _epoch(folder / NEXT) == ahead:
+        here = _epoch(folder / CHECKPOINT) if (folder / CHECKPOINT).exists() else -1
+        if here < _epoch(folder / NEXT) == ahead:
             (folder / NEXT).replace(folder / CHECKPOINT)
         else:
             (folder / NEXT).unlink()
