@@ -56,8 +56,9 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "stacking.json"
     found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() and not anew else {}
+    if found.get("epochs") != epochs:
+        found = {"epochs": epochs, "parts": {}}
     found["machine"] = _machine()
-    found.setdefault("parts", {})
     for name, measure in _plan(rounds, epochs).items():
         if name in found["parts"]:
             continue
@@ -214,7 +215,7 @@ def _told(found: dict[str, Any]) -> str:
     totals = {key: {k: sum(part[k] for part in parts) for k in ("runs", "wall", "cpu")} for key, parts in ways.items()}
     loads = [part["load"] for part in found["parts"].values()]
     text = [
-        f"{found['machine']}; load {min(loads)} to {max(loads)}, the bench's own {WORKERS} among it. Written by",
+        f"Runs of {found['epochs']} epochs. {found['machine']}; load {min(loads)} to {max(loads)}, the bench's own {WORKERS} among it. Written by",
         "`python benchmarks/stacking.py`.",
         "",
         "| Data | Way | Runs | Runs an hour | Times as many | CPU seconds a run | Times less |",

@@ -36,6 +36,7 @@ def test_the_table_compares_with_a_process_for_every_run(stacking):
     table = stacking._told(
         {
             "machine": "a machine",
+            "epochs": 20,
             "parts": {
                 "dial, processes, 0": part | {"runs": 4},
                 "dial, processes, 1": part | {"runs": 4},
