@@ -215,8 +215,8 @@ def _told(found: dict[str, Any]) -> str:
     totals = {key: {k: sum(part[k] for part in parts) for k in ("runs", "wall", "cpu")} for key, parts in ways.items()}
     loads = [part["load"] for part in found["parts"].values()]
     text = [
-        f"Runs of {found['epochs']} epochs. {found['machine']}; load {min(loads)} to {max(loads)}, the bench's own {WORKERS} among it. Written by",
-        "`python benchmarks/stacking.py`.",
+        f"{found['machine']}, {found['epochs']} epochs. The load was {min(loads)} to {max(loads)}, the bench's own",
+        f"{WORKERS} among it. Written by `python benchmarks/stacking.py`.",
         "",
         "| Data | Way | Runs | Runs an hour | Times as many | CPU seconds a run | Times less |",
         "| :--- | :--- | ---: | ---: | ---: | ---: | ---: |",
