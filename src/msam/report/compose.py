@@ -11,6 +11,7 @@ from rich.text import Text
 from msam import record
 from msam import selection as selections
 from msam.report import controls, critical, curves, labels, page, pairs, provenance, tables
+from msam.report import formats as files
 from msam.report import ranks as ranking
 from msam.report import runs as running
 from msam.report.console import ConsoleTable
@@ -18,6 +19,7 @@ from msam.report.ranks import Ranks
 from msam.report.rows import Row
 from msam.report.runs import Run
 from msam.report.sections import Section, sections
+from msam.report.table import Table
 from msam.selection import Selection
 
 StrPath = str | os.PathLike[str]
@@ -50,31 +52,40 @@ class Report:
         return Group(*shown, *(Text(note, style="yellow") for note in self.notes))
 
 
-def report(paths: Sequence[StrPath], out: StrPath, *, select: str = "best_validation") -> Report:
+def report(
+    paths: Sequence[StrPath],
+    out: StrPath,
+    *,
+    select: str = "best_validation",
+    formats: Sequence[str] = ("md", "csv", "png"),
+) -> Report:
     """Write tables, pictures and a page about the records under `paths`.
 
-    Writes `table.md`, `table.csv`, `paired.csv` (where there is something to compare), `ranks.csv` and `ranks.png` (where
-    datasets and fusions are enough to rank over), `page.html` and a PNG per chart; with several datasets or fusions the
-    names of the PNGs say of which. A file appears whole or not at all.
+    Writes `table`, `paired` (where there is something to compare), `ranks` (where datasets and fusions are enough to rank
+    over) in the formats of tables, a picture per chart in those of pictures, and `page.html`; with several datasets or
+    fusions the names of the pictures say of which. `table.md` holds all tables. A file appears whole or not at all.
 
     Arguments:
         paths: records (`*.jsonl`) or folders that hold some.
         out: a folder, made if it does not exist.
         select: which epoch is reported, "best_validation" or "last".
+        formats: of tables, "md", "csv", "tex" (LaTeX with booktabs) and "parquet" (needs pyarrow); of pictures, "png" and
+            "svg". All tables hold the same numbers, CSV and Parquet unrounded.
 
     Raises:
         FileNotFoundError: if there is no record.
-        ValueError: if the selection is unknown, no run is finished, the data changed between runs that name the same
-            data, or one configuration with one seed has two results.
+        ValueError: if the selection or a format is unknown, no run is finished, the data changed between runs that name
+            the same data, or one configuration with one seed has two results.
     """
     selection = selections.load(select)
+    wanted = files.checked(formats)
     runs, notes = _read(paths, selection)
     found = sections(runs, selection)
     blocks = [section.block for section in found]
     ranks, why_not = ranking.over(blocks)
     notes += controls.notes((block, row) for block in blocks for row in pairs.champions(block))
     notes += [why_not] if why_not else []
-    written = [_write(Path(out) / name, content) for name, content in _files(found, ranks, notes, selection)]
+    written = [_write(Path(out) / name, content) for name, content in _files(found, ranks, notes, selection, wanted)]
     return Report(tuple(found), tuple(notes), tuple(written), ranks)
 
 
@@ -88,30 +99,47 @@ def _read(paths: Sequence[StrPath], selection: Selection) -> tuple[list[Run], li
     return runs, [*notes, *repeated, *(provenance.not_finite(run) for run in runs if run.diverged)]
 
 
-def _tables(found: Sequence[Section], ranks: Ranks | None) -> list[tables.Table]:
+def _tables(found: Sequence[Section], ranks: Ranks | None) -> list[Table]:
     """The tables that every form of the report shows."""
     return [table for section in found for table in section.tables] + ([tables.ranks(ranks)] if ranks else [])
 
 
 def _files(
-    found: Sequence[Section], ranks: Ranks | None, notes: Sequence[str], selection: Selection
+    found: Sequence[Section], ranks: Ranks | None, notes: Sequence[str], selection: Selection, wanted: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
-    parts = [tables.markdown(table) for table in _tables(found, ranks)]
-    parts += ["\n".join(["### Notes", "", *(f"- {note}" for note in notes), ""])] if notes else []
-    yield "table.md", "\n".join(parts).encode()
-    yield "table.csv", tables.comma_separated([section.results for section in found]).encode()
-    paired = [section.paired for section in found if section.paired]
-    if paired:
-        yield "paired.csv", tables.comma_separated(paired).encode()
+    yield from _tables_as_files(found, ranks, notes, wanted)
+    for picture in (name for name in files.PICTURES if name in wanted):
+        yield from _pictures(found, ranks, picture)
+    yield "page.html", page.render(found, ranks, notes, selection).encode()
+
+
+def _tables_as_files(
+    found: Sequence[Section], ranks: Ranks | None, notes: Sequence[str], wanted: Sequence[str]
+) -> Iterator[tuple[str, bytes]]:
+    """Markdown in one file, to be read; a file per kind of table in the formats that other programs take."""
+    if "md" in wanted:
+        parts = [files.markdown(_tables(found, ranks))]
+        parts += ["\n".join(["### Notes", "", *(f"- {note}" for note in notes), ""])] if notes else []
+        yield "table.md", "\n".join(parts).encode()
+    kinds = {
+        "table": [section.results for section in found],
+        "paired": [section.paired for section in found if section.paired],
+        "ranks": [tables.ranks(ranks)] if ranks else [],
+    }
+    for format_ in (name for name in files.WRITERS if name in wanted and name != "md"):
+        for kind, several in kinds.items():
+            if several:
+                yield f"{kind}.{format_}", files.WRITERS[format_](several)
+
+
+def _pictures(found: Sequence[Section], ranks: Ranks | None, format_: files.Picture) -> Iterator[tuple[str, bytes]]:
     if ranks:
-        yield "ranks.csv", tables.comma_separated([tables.ranks(ranks)]).encode()
-        yield "ranks.png", critical.png(ranks)
+        yield f"ranks.{format_}", critical.png(ranks) if format_ == "png" else critical.svg(ranks).encode()
     for section in found:
         suffix = f"-{labels.slug(section.block.title)}" if len(found) > 1 else ""
         for chart in section.charts:
             if chart.file:
-                yield f"{chart.file}{suffix}.png", curves.png(chart, section.block.title)
-    yield "page.html", page.render(found, ranks, notes, selection).encode()
+                yield f"{chart.file}{suffix}.{format_}", curves.picture(chart, section.block.title, format_)
 
 
 def _write(path: Path, content: bytes) -> Path:

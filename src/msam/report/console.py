@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from msam.report.tables import Table
+from msam.report.table import Table
 
 WORDS, PADDING = 12, 3
 """Characters that a column of words needs at least, and that lie between columns."""
@@ -59,4 +59,4 @@ def _whole(table: Table, i: int) -> bool:
 
 
 def _head(table: Table, i: int) -> str:
-    return table.columns[i].short or table.columns[i].title
+    return table.columns[i].short or table.columns[i].full_title

@@ -8,7 +8,7 @@ from msam.report.charts import Chart, Style, style
 from msam.report.rows import Block
 from msam.report.runs import Run
 from msam.report.stats import Comparison
-from msam.report.tables import Table
+from msam.report.table import Table
 from msam.selection import Selection
 
 

@@ -1,124 +1,73 @@
-"""Tables: one structure, and the forms it is written in. The numbers of all forms are the same."""
+"""The tables of a block and of the ranks over blocks."""
 
-import csv
-import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from msam.report.ranks import Ranks
 from msam.report.rows import Block, Row
 from msam.report.runs import KINDS
-from msam.report.stats import Comparison, Summary, summary
+from msam.report.stats import Comparison, summary
+from msam.report.table import NONE, Column, Estimate, Interval, Spread, Table, Value
 
-NONE = "–"
 KIND_WORDS = {"zeroed": "others absent", "shapley": "Shapley logits", "head": "own head"}
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table.
-
-    Attributes:
-        title: its head, with the unit.
-        numeric: whether it is aligned to the right.
-        short: the head where there is little room.
-        rank: what goes first where there is no room at all: the higher, the sooner; 0 always stays.
-    """
-
-    title: str
-    numeric: bool = True
-    short: str = ""
-    rank: int = 0
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text cells, and the numbers behind them.
-
-    Attributes:
-        title: what it is a table of.
-        columns: the columns; the first holds the labels of the rows.
-        rows: the cells.
-        caption: how the numbers were made.
-        numbers: for every row the unrounded numbers by name, for the CSV.
-    """
-
-    title: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[str, ...], ...]
-    caption: str = ""
-    numbers: tuple[Mapping[str, float | str], ...] = field(default=(), repr=False)
 
 
 def results(block: Block, caption: str) -> Table:
     """Return the main table of a block: what each row reaches, and what it costs."""
     columns = (
-        Column("Row", numeric=False),
-        Column("Seeds"),
-        Column("Acc (%)"),
-        *(Column(f"Acc {name} (%, zeroed)", short=f"{name} (%)") for name in block.modalities),
-        Column("Macro-F1 (%)", short="F1 (%)", rank=7),
-        Column("NLL (nats)", short="NLL", rank=6),
-        Column("τ", rank=1),
-        Column("Share s", rank=4),
-        Column("Dominant (% of steps)", short="Dominant (%)", rank=3),
-        Column("Passes/step", short="Passes", rank=2),
-        Column("Time (ms/step)", short="ms/step", rank=5),
+        Column("Row", keys=("row",)),
+        Column("Seeds", "whole", ("seeds",)),
+        _spread("Acc (%)", "accuracy", 100, 1),
+        *(
+            _spread(f"Acc {name} (%, zeroed)", f"zeroed.{name}", 100, 1, short=f"{name} (%)")
+            for name in block.modalities
+        ),
+        *(_hidden(f"{kind}.{name}") for kind in KINDS if kind != "zeroed" for name in block.modalities),
+        _spread("Macro-F1 (%)", "macro_f1", 100, 1, short="F1 (%)", rank=7),
+        _spread("NLL (nats)", "nll", 1, 3, short="NLL", rank=6),
+        _spread("τ", "tau", 1, 3, rank=1),
+        _spread("Share s", "share", 1, 2, rank=4),
+        *(_hidden(f"dominance.{name}") for name in block.modalities),
+        Column("Dominant (% of steps)", short="Dominant (%)", rank=3, right=True),
+        _spread("Passes/step", "passes", 1, 2, short="Passes", rank=2, only_mean=True),
+        _spread("Time (ms/step)", "milliseconds", 1, 1, short="ms/step", rank=5, only_mean=True),
     )
-    return Table(
-        block.title,
-        columns,
-        tuple(tuple(_result_cells(row, block.modalities)) for row in block.rows),
-        caption,
-        tuple(_numbers(block, row) for row in block.rows),
-    )
+    return Table(block.title, columns, tuple(tuple(_result(row, columns)) for row in block.rows), caption)
 
 
 def by_kind(block: Block) -> Table:
     """Return the accuracies of single modalities in each of their three kinds."""
-    columns = [Column("Row", numeric=False)]
-    columns += [Column(f"{name}, {KIND_WORDS[kind]} (%)") for name in block.modalities for kind in KINDS]
-    cells = tuple(
-        (row.label, *(_percent(_of(row, f"{kind}.{name}")) for name in block.modalities for kind in KINDS))
-        for row in block.rows
+    measures = [(f"{kind}.{name}", f"{name}, {KIND_WORDS[kind]} (%)") for name in block.modalities for kind in KINDS]
+    columns = (Column("Row", keys=("row",)), *(_spread(title, key, 100, 1) for key, title in measures))
+    values: tuple[tuple[Value, ...], ...] = tuple(
+        (row.label, *(_of(row, key) for key, _ in measures)) for row in block.rows
     )
     caption = (
         "Test, at the selected epoch. Others absent: the features of all other modalities are zero. Shapley logits: the "
         "class with the largest Shapley value of the modality. Own head: its own classifier, where there is one."
     )
-    return Table(f"{block.title}: accuracy of single modalities", tuple(columns), cells, caption)
+    return Table(f"{block.title}: accuracy of single modalities", columns, values, caption)
 
 
 def paired(comparisons: Sequence[Comparison], title: str) -> Table:
     """Return the table of comparisons paired by seed, differences in accuracy points."""
+    points: dict[str, Any] = {"scale": 100, "digits": 2, "signed": True}
     columns = (
-        Column("Row", numeric=False),
-        Column("Against", numeric=False),
-        Column("Pairs"),
-        Column("Ahead in", rank=3),
-        Column("Difference (points)", short="Δ (points)"),
-        Column("95 % interval (BCa)", short="95 % BCa"),
-        Column("p", rank=2),
-        Column("p (Holm)", rank=1),
-        Column("P(higher)", rank=4),
-        Column("Reading", numeric=False),
+        Column("Row", keys=("row",)),
+        Column("Against", keys=("against",)),
+        Column("Pairs", "whole", ("pairs",)),
+        Column("Ahead in", "number", ("ahead",), rank=3),
+        Column("Difference (points)", "number", ("mean",), short="Δ (points)", **points),
+        Column("95 % interval (BCa)", "interval", ("low", "high"), short="95 % BCa", **points),
+        Column("p", "number", ("p",), rank=2, digits=4, least=0.0001),
+        Column("p (Holm)", "number", ("p_holm",), rank=1, digits=4, least=0.0001),
+        Column("", "number", ("best_p_holm",), shown=False),
+        Column("P(higher)", "estimate", ("improvement", "improvement_low", "improvement_high"), rank=4, digits=2),
+        Column("", "whole", ("family",), shown=False),
+        Column("Reading", keys=("reading",)),
     )
-    rows = tuple(
-        (
-            c.name,
-            c.against,
-            str(c.n),
-            f"{c.ahead:g}",
-            _signed(c.mean),
-            f"[{_signed(c.low)}, {_signed(c.high)}]" if math.isfinite(c.low) else NONE,
-            _p(c.p),
-            _p(c.p_holm),
-            _probability(c),
-            c.reading,
-        )
-        for c in comparisons
-    )
+    values = tuple(map(_comparison, comparisons))
     size = comparisons[0].family if comparisons else 0
     caption = (
         "Test accuracy of a row minus that of the other, paired by seed. Interval: bias-corrected and accelerated "
@@ -127,19 +76,33 @@ def paired(comparisons: Sequence[Comparison], title: str) -> Table:
         f"{size} comparison{'s' * (size != 1)} of this table. P(higher): probability of improvement, that a run of the row "
         "is higher than a run of the other, whatever their seeds; ties count half; bootstrap over seeds."
     )
-    return Table(title, columns, rows, caption, tuple(map(_comparison_numbers, comparisons)))
+    return Table(title, columns, values, caption)
 
 
 def ranks(found: Ranks) -> Table:
     """Return the table of ranks over blocks."""
     columns = (
-        Column("Row", numeric=False),
-        Column("Mean rank"),
-        Column("Ranks by block", numeric=False, rank=1),
-        Column("Not told apart from", numeric=False),
+        Column("Row", keys=("row",)),
+        Column("Mean rank", "number", ("mean rank",), digits=2),
+        Column("Ranks by block", rank=1),
+        *(
+            Column("", "number", (f"{title}: {what}",), shown=False)
+            for title in found.blocks
+            for what in ("rank", "accuracy")
+        ),
+        *(Column("", "number", (key,), shown=False) for key in ("critical difference", "friedman", "p", "f", "f_p")),
+        Column("Not told apart from"),
     )
-    rows = tuple(
-        (name, f"{found.mean[i]:.2f}", " ".join(f"{r:g}" for r in found.ranks[:, i]), ", ".join(found.near(i)) or NONE)
+    tests = (found.critical, found.statistic, found.p, found.f, found.f_p)
+    values: tuple[tuple[Value, ...], ...] = tuple(
+        (
+            name,
+            float(found.mean[i]),
+            " ".join(f"{r:g}" for r in found.ranks[:, i]),
+            *(float(v) for pair in zip(found.ranks[:, i], found.values[:, i], strict=True) for v in pair),
+            *map(float, tests),
+            ", ".join(found.near(i)) or NONE,
+        )
         for i, name in enumerate(found.rows)
     )
     n, k = found.ranks.shape
@@ -155,140 +118,48 @@ def ranks(found: Ranks) -> Table:
         "Blocks of one dataset are no independent draws, and every mean rank depends on which rows are ranked",
     ]
     words += [f"Not in every block, so left out: {', '.join(found.left)}"] if found.left else []
-    numbers = tuple(
-        {"row": name, "mean rank": float(found.mean[i]), **_by_block(found, i), "critical difference": found.critical}
-        | {"friedman": found.statistic, "p": found.p, "f": found.f, "f_p": found.f_p}
-        for i, name in enumerate(found.rows)
-    )
-    return Table("Ranks over blocks", columns, rows, ". ".join(words) + ".", numbers)
+    return Table("Ranks over blocks", columns, values, ". ".join(words) + ".")
 
 
-def markdown(table: Table) -> str:
-    """Return the table as Markdown: a heading, the table, the caption."""
-    rule = " | ".join("---:" if column.numeric else ":---" for column in table.columns)
-    lines = [
-        f"### {table.title}",
-        "",
-        _markdown_line([column.title for column in table.columns]),
-        f"| {rule} |",
-        *map(_markdown_line, table.rows),
-    ]
-    return "\n".join([*lines, "", table.caption, ""] if table.caption else [*lines, ""])
+def _spread(title: str, key: str, scale: float, digits: int, **more: Any) -> Column:
+    return Column(title, "spread", (f"{key} mean", f"{key} sd"), scale=scale, digits=digits, **more)
 
 
-def comma_separated(tables: Sequence[Table]) -> str:
-    """Return the unrounded numbers of several tables as one CSV; what a table does not have stays empty."""
-    lines = [{"table": table.title, **numbers} for table in tables for numbers in table.numbers]
-    names = list(dict.fromkeys(name for line in lines for name in line))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: "" if v != v else v for k, v in line.items()} for line in lines)
-    return text.getvalue()
+def _hidden(key: str) -> Column:
+    return _spread("", key, 1, 3, shown=False)
 
 
-def _result_cells(row: Row, modalities: Sequence[str]) -> Iterator[str]:
-    yield row.label
-    yield str(len(row.runs))
-    yield _percent(_of(row, "accuracy"))
-    for name in modalities:
-        yield _percent(_of(row, f"zeroed.{name}"))
-    yield _percent(_of(row, "macro_f1"))
-    yield _plain(_of(row, "nll"), 3)
-    yield _plain(_of(row, "tau"), 3)
-    yield _plain(_of(row, "share"), 2)
-    yield _dominant(row)
-    yield _plain(_of(row, "passes"), 2, sd=False)
-    yield _plain(_of(row, "milliseconds"), 1, sd=False)
+def _result(row: Row, columns: Sequence[Column]) -> Iterator[Value]:
+    for column in columns:
+        if column.kind == "spread":
+            yield _of(row, column.keys[0].removesuffix(" mean"))
+        elif column.kind == "whole":
+            yield len(row.runs)
+        else:
+            yield row.label if column.keys else _dominant(row)
 
 
-def _numbers(block: Block, row: Row) -> dict[str, float | str]:
-    keys = [
-        "accuracy",
-        *(f"{kind}.{name}" for kind in KINDS for name in block.modalities),
-        "macro_f1",
-        "nll",
-        "tau",
-    ]
-    keys += ["share", *(f"dominance.{name}" for name in block.modalities), "passes", "milliseconds"]
-    numbers: dict[str, float | str] = {"row": row.label, "seeds": len(row.runs)}
-    for key in keys:
-        found = _of(row, key)
-        numbers |= {f"{key} mean": found.mean, f"{key} sd": found.sd}
-    return numbers
+def _comparison(c: Comparison) -> tuple[Value, ...]:
+    improvement = Estimate(c.improvement, c.improvement_low, c.improvement_high)
+    difference = (float(c.mean), Interval(c.low, c.high), c.p, c.p_holm, c.best_p_holm)
+    return (c.name, c.against, c.n, c.ahead, *difference, improvement, c.family, c.reading)
 
 
-def _comparison_numbers(c: Comparison) -> dict[str, float | str]:
-    return {
-        "row": c.name,
-        "against": c.against,
-        "pairs": c.n,
-        "ahead": c.ahead,
-        "mean": c.mean,
-        "low": c.low,
-        "high": c.high,
-        "p": c.p,
-        "p_holm": c.p_holm,
-        "best_p_holm": c.best_p_holm,
-        "improvement": c.improvement,
-        "improvement_low": c.improvement_low,
-        "improvement_high": c.improvement_high,
-        "family": c.family,
-        "reading": c.reading,
-    }
-
-
-def _by_block(found: Ranks, row: int) -> dict[str, float | str]:
-    numbers: dict[str, float | str] = {}
-    for i, title in enumerate(found.blocks):
-        numbers |= {f"{title}: rank": float(found.ranks[i, row]), f"{title}: accuracy": float(found.values[i, row])}
-    return numbers
-
-
-def _of(row: Row, key: str) -> Summary:
-    return summary(row.values(key))
+def _of(row: Row, key: str) -> Spread:
+    found = summary(row.values(key))
+    return Spread(found.mean, found.sd)
 
 
 def _dominant(row: Row) -> str:
     names = row.runs[0].modalities
-    shares = {name: _of(row, f"dominance.{name}") for name in names}
-    if len(names) < 2 or any(math.isnan(share.mean) for share in shares.values()):
+    shares = {name: _of(row, f"dominance.{name}").mean for name in names}
+    if len(names) < 2 or any(map(math.isnan, shares.values())):
         return NONE
-    first = max(names, key=lambda name: shares[name].mean)
-    return f"{first} {_scaled(shares[first], 100, 0, sd=False)}"
-
-
-def _percent(found: Summary) -> str:
-    return _scaled(found, 100, 1)
-
-
-def _plain(found: Summary, digits: int, *, sd: bool = True) -> str:
-    return _scaled(found, 1, digits, sd=sd)
-
-
-def _scaled(found: Summary, factor: float, digits: int, *, sd: bool = True) -> str:
-    if math.isnan(found.mean):
-        return NONE
-    shown = f"{factor * found.mean:.{digits}f}"
-    return shown if math.isnan(found.sd) or not sd else f"{shown} ± {factor * found.sd:.{digits}f}"
-
-
-def _signed(difference: float) -> str:
-    return f"{100 * difference:+.2f}" if math.isfinite(difference) else NONE
-
-
-def _probability(c: Comparison) -> str:
-    if math.isnan(c.improvement):
-        return NONE
-    ends = f" [{c.improvement_low:.2f}, {c.improvement_high:.2f}]" if math.isfinite(c.improvement_low) else ""
-    return f"{c.improvement:.2f}{ends}"
+    first = max(names, key=lambda name: shares[name])
+    return f"{first} {100 * shares[first]:.0f}"
 
 
 def _p(value: float) -> str:
     if math.isnan(value):
         return NONE
     return f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
-
-
-def _markdown_line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

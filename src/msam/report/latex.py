@@ -1,0 +1,124 @@
+"""Tables as LaTeX, with booktabs; nothing but `booktabs` and `graphicx` is needed, whatever the names in it."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from msam.report.labels import slug
+from msam.report.table import NONE, Column, Table
+
+WIDE = 9
+"""Columns from which on a table is fitted to the width of the text."""
+
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "–": "--",
+    "—": "---",
+    "…": r"\dots{}",
+    "†": r"\textdagger{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "−": r"$-$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "τ": r"$\tau$",
+    "Δ": r"$\Delta$",
+    "ρ": r"$\rho$",
+    "θ": r"$\theta$",
+    "ε": r"$\varepsilon$",
+    "α": r"$\alpha$",
+    "χ": r"$\chi$",
+    "²": r"\textsuperscript{2}",
+}
+"""What LaTeX reads as something else, or what its fonts lack."""
+
+
+def latex(table: Table) -> str:
+    """Return a table as a LaTeX float with booktabs' rules, to be put in by `\\input`.
+
+    Numbers stand in mathematical mode, so that minus is one; the best cell is bold, those as good carry a dagger. The
+    caption is that of the table, with what a table that stands alone must say.
+    """
+    columns = table.columns
+    layout = "".join("r" if column.numeric else "l" for column in columns)
+    heads = [*_groups(columns), _line([escaped(column.title) for column in columns])]
+    body = [
+        _line([_cell(*one) for one in zip(columns, cells, marks, strict=True)])
+        for cells, marks in zip(table.rows, table.marked, strict=True)
+    ]
+    tabular = [
+        rf"\begin{{tabular}}{{@{{}}{layout}@{{}}}}",
+        r"\toprule",
+        *heads,
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    if len(columns) >= WIDE:
+        tabular = [r"\resizebox{\textwidth}{!}{%", *tabular, "}"]
+    words = [f"{table.title}.", table.caption, table.about]
+    return "\n".join(
+        [
+            r"% Needs \usepackage{booktabs,graphicx}.",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escaped(' '.join(filter(None, words)))}}}",
+            rf"\label{{tab:{slug(table.title)}}}",
+            *tabular,
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def escaped(text: str) -> str:
+    r"""Return text as LaTeX prints it.
+
+    >>> print(escaped("a_b & 95 % ± τ"))
+    a\_b \& 95 \% $\pm$ $\tau$
+    """
+    return "".join(SPECIAL.get(letter, letter) for letter in " ".join(text.split()))
+
+
+def _groups(columns: Sequence[Column]) -> list[str]:
+    """The heads that neighbours share, with a rule under each; nothing where there are none."""
+    if not any(column.group for column in columns):
+        return []
+    cells, rules, at = [], [], 1
+    for group, members in groupby(columns, key=lambda column: column.group):
+        size = len(list(members))
+        cells.append(rf"\multicolumn{{{size}}}{{c}}{{{escaped(group)}}}" if group else " & ".join([""] * size))
+        rules += [rf"\cmidrule(lr){{{at}-{at + size - 1}}}"] if group else []
+        at += size
+    return [_line(cells), "".join(rules)]
+
+
+def _cell(column: Column, cell: str, mark: str) -> str:
+    if column.kind == "text":
+        return escaped(cell)
+    shown = escaped(cell) if cell == NONE else f"${_formula(cell)}$"
+    return {"best": rf"{{\boldmath {shown}}}", "near": rf"{shown}\,\textdagger{{}}"}.get(mark, shown)
+
+
+def _formula(cell: str) -> str:
+    """A shown number as a formula: `88.2 ± 0.7`, `[-0.10, +0.20]`, `< 0.0001`."""
+    return cell.replace("±", r"\pm").replace("inf", r"\infty")
+
+
+def _line(cells: Sequence[str]) -> str:
+    """A row; what begins with a bracket or a star would be read as an argument of the row before."""
+    guarded = f"{{}}{cells[0]}" if cells[0][:1] in ("[", "*") else cells[0]
+    return f"{' & '.join([guarded, *cells[1:]])} " + r"\\"
