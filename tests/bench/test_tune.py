@@ -24,7 +24,7 @@ SAMPLERS = ("sobol", "random", "tpe")
 
 
 def tuned(folder: Path, rows=ROWS, runs: Runs | None = None, **options) -> dict[str, Chosen]:
-    options = {"trials": 6, "seeds": 2, "quiet": True, **options}
+    options = {"trials": 5, "seeds": 1, "quiet": True, **options}
     return tune(rows, folder, runner=runs or Runs(), **options)
 
 
@@ -32,7 +32,7 @@ def one(folder: Path, measure, **options) -> Chosen:
     """Tune the learning rate of joint training; what a run measures is a function of it."""
     row = {"data": WORLD, "search": {"optimizer.weight_decay": None}}
     runs = Runs(lambda made: measure(made.optimizer["lr"], made.seed))
-    return tuned(folder, {"joint": row}, runs, **options)["joint"]
+    return tuned(folder, {"joint": row}, runs, **{"seeds": 2, **options})["joint"]
 
 
 def choices(folder: Path) -> dict[str, bytes]:
@@ -43,7 +43,7 @@ class TestBudget:
     @pytest.mark.parametrize("sampler", SAMPLERS)
     def test_every_row_gets_as_many_trials_seeds_and_epochs(self, tmp_path, sampler):
         runs = Runs()
-        found = tuned(tmp_path, runs=runs, sampler=sampler)
+        found = tuned(tmp_path, runs=runs, sampler=sampler, trials=6, seeds=2)
         assert len(runs.made) == len({made.run_name() for made in runs.made}) == 2 * 6 * 2
         for row, method in (("joint", "joint"), ("ogm-ge-msam", "ogm_ge")):
             cells = [made for made in runs.made if made.method["name"] == method]
@@ -62,7 +62,7 @@ class TestBudget:
                     sizes.append(len(configs))  # noqa: B023 - called within the loop
                     return super().__call__(configs, folder, **how)
 
-            tuned(tmp_path / sampler, runs=Counted(), sampler=sampler)
+            tuned(tmp_path / sampler, runs=Counted(), sampler=sampler, trials=6, seeds=2)
             rounds[sampler] = sizes
         assert rounds == {"sobol": [24], "random": [24], "tpe": [16, 8]}
 
@@ -73,7 +73,7 @@ class TestBudget:
 
     def test_rows_that_come_later_get_the_budget_of_the_folder(self, tmp_path):
         tuned(tmp_path, {"joint": ROWS["joint"]})
-        with pytest.raises(ValueError, match=r"one budget: 'joint' has 6 trials .*asked for with 7 trials"):
+        with pytest.raises(ValueError, match=r"one budget: 'joint' has 5 trials .*asked for with 7 trials"):
             tuned(tmp_path, {"ogm": ROWS["ogm-ge-msam"]}, trials=7)
         tuned(tmp_path, {"ogm": ROWS["ogm-ge-msam"]})
         assert list(chosen(tmp_path)) == ["joint", "ogm"]
@@ -99,7 +99,7 @@ class TestTrials:
             return [epoch(random.Random(f"{luck}{made}").random())]
 
         folder = tmp_path_factory.mktemp("tuning")
-        for found in tuned(folder, runs=Runs(measure), sampler=sampler, trials=5, seeds=1).values():
+        for found in tuned(folder, runs=Runs(measure), sampler=sampler).values():
             assert found.accuracy == max(trial.accuracy for trial in found.trials) >= found.trials[0].accuracy
 
     @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -185,8 +185,8 @@ class TestTestNumbers:
                 {**line, "test": {"accuracy": luck.random(), "nll": luck.random()}} for line in Runs().measure(made)
             ]
 
-        tuned(folder / "a", sampler=sampler, trials=5, seeds=1)
-        tuned(folder / "b", runs=Runs(other), sampler=sampler, trials=5, seeds=1)
+        tuned(folder / "a", sampler=sampler)
+        tuned(folder / "b", runs=Runs(other), sampler=sampler)
         assert choices(folder / "a") == choices(folder / "b")
 
     def test_permuting_those_of_real_runs_changes_no_choice(self, tmp_path):
@@ -250,7 +250,7 @@ class TestChoice:
 
     def test_quiet_is_quiet_and_optuna_always_is(self, tmp_path, capsys, optuna_says):
         for sampler in SAMPLERS:
-            tuned(tmp_path / sampler, sampler=sampler, trials=5, seeds=1)
+            tuned(tmp_path / sampler, sampler=sampler)
         assert capsys.readouterr() == ("", "")
         assert optuna_says == []
 
@@ -276,10 +276,10 @@ class TestRefusals:
         [
             (
                 {"seeds": 3},
-                "budget: '6 trials (sobol), seeds 1000, 1001, 1002, 2 epochs' != '6 trials (sobol), seeds 1000, 1001,",
+                "budget: '5 trials (sobol), seeds 1000, 1001, 1002, 2 epochs' != '5 trials (sobol), seeds 1000, 2 epochs'",
             ),
             ({"trials": 7}, "budget: '7 trials"),
-            ({"sampler": "tpe"}, "budget: '6 trials (tpe)"),
+            ({"sampler": "tpe"}, "budget: '5 trials (tpe)"),
             (
                 {"spaces": {"optimizer.lr": Search(0.01, 0.1)}},
                 "space.optimizer.lr: '0.01 to 0.1' != '0.0005 to 0.2, log'",

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def tuned(folder: Path, runs: Runs, sampler: str):
-    return tune(ROWS, folder, trials=6, seeds=2, sampler=sampler, quiet=True, runner=runs)
+    return tune(ROWS, folder, trials=6, seeds=1, sampler=sampler, quiet=True, runner=runs)
 
 
 def choices(folder: Path) -> dict[str, bytes]:
@@ -63,8 +63,7 @@ def test_at_every_line_of_the_journal(tmp_path, stopping, optuna_says):
     assert optuna_says == []
 
 
-@pytest.mark.parametrize("sampler", ["sobol", "tpe"])
-def test_again_and_again_within_the_runs(tmp_path, sampler):
+def test_again_and_again_within_the_runs(tmp_path):
     class Stopping(Runs):
         def _record(self, config, folder):
             if self.stop_after == len(self.made):
@@ -72,12 +71,12 @@ def test_again_and_again_within_the_runs(tmp_path, sampler):
             return super()._record(config, folder)
 
     peace, war = Runs(), Stopping()
-    tuned(tmp_path / "peace", peace, sampler)
-    for war.stop_after in range(0, 24, 5):
+    tuned(tmp_path / "peace", peace, "tpe")
+    for war.stop_after in range(0, 12, 3):
         with pytest.raises(KeyboardInterrupt):
-            tuned(tmp_path / "war", war, sampler)
+            tuned(tmp_path / "war", war, "tpe")
     war.stop_after = -1
-    tuned(tmp_path / "war", war, sampler)
+    tuned(tmp_path / "war", war, "tpe")
     assert choices(tmp_path / "war") == choices(tmp_path / "peace")
     assert [made.run_name() for made in war.made] == [made.run_name() for made in peace.made]
 
