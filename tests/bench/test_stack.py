@@ -137,6 +137,8 @@ class TestWhoGoesTogether:
             {"precision": "bf16-mixed"},
             {"checkpoint_every": 3},
             {"data": DIGITS},
+            {"method": "ogm_ge", "fusion": "early"},
+            {"data": {"name": "cremad", "root": "nowhere"}},
         ],
         ids=str,
     )

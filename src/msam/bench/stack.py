@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from msam import methods, sharpness
+from msam import data, methods, sharpness
 from msam.bench._datasets import kept
 from msam.bench._stack import NEXT, Stack
+from msam.data import Card
 from msam.models import Encoder, Fusion, MultimodalModel
 from msam.models.fusion import Maxout
 from msam.record import Record, Writer
-from msam.train import RunConfig, checkpoint, config, parts
+from msam.train import RunConfig, checkpoint, parts
 from msam.train.config import options
 from msam.train.loop import begun, same_data
 from msam.train.trainer import CHECKPOINT, RECORD, Trainer
@@ -42,7 +43,7 @@ def stackable(settings: RunConfig) -> bool:
     >>> stackable(config(data="dial", sharpness="msam")), stackable(config(data="dial", method="agm"))
     (True, False)
     """
-    return _declared(settings) and all(isinstance(layer, POSSIBLE) for layer in _layers(settings))
+    return _declared(settings) and _made_of(settings, POSSIBLE)
 
 
 def worthwhile(settings: RunConfig) -> bool:
@@ -51,7 +52,7 @@ def worthwhile(settings: RunConfig) -> bool:
     >>> worthwhile(config(data="avdigits", sharpness="msam"))
     False
     """
-    return _declared(settings) and all(isinstance(layer, PAYING) for layer in _layers(settings))
+    return _declared(settings) and _made_of(settings, PAYING)
 
 
 def groups(configs: Sequence[RunConfig]) -> list[list[RunConfig]]:
@@ -172,22 +173,28 @@ def _declared(settings: RunConfig) -> bool:
     if rule is None:
         return True
     free = sharpness.load(rule["name"]).stackable
-    defaults = {key: option.default for key, option in options("sharpness", rule["name"]).items()}
-    return free is not None and all(rule[key] == value for key, value in defaults.items() if key not in free)
+    return free is not None and all(rule[key] == value for key, value in _defaults(rule["name"]) if key not in free)
 
 
-def _layers(settings: RunConfig) -> tuple[nn.Module, ...]:
-    data = {key: value for key, value in settings.data.items() if key != "seed"}
-    return _layers_of(
-        json.dumps({"data": data, "fusion": settings.fusion, "method": settings.method, "encoders": settings.encoders})
-    )
+def _made_of(settings: RunConfig, kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Tell whether a model has modules of some kinds alone; one that cannot be made says why when it is trained."""
+    plain = _seedless(settings)["data"]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = parts.model(settings, _card(plain.pop("name"), json.dumps(plain)))
+    except (OSError, ValueError):
+        return False
+    return all(isinstance(module, kinds) for module in model.modules())
 
 
 @lru_cache(maxsize=64)
-def _layers_of(chosen: str) -> tuple[nn.Module, ...]:
-    settings = config(json.loads(chosen))
-    with torch.random.fork_rng(devices=[]):
-        return tuple(parts.model(settings, kept(settings)).modules())
+def _card(name: str, chosen: str) -> Card:
+    return data.card(name, **json.loads(chosen))
+
+
+@lru_cache(maxsize=64)
+def _defaults(rule: str) -> tuple[tuple[str, Any], ...]:
+    return tuple((key, option.default) for key, option in options("sharpness", rule).items())
 
 
 def _seedless(settings: RunConfig) -> dict[str, Any]:
