@@ -1,3 +1,4 @@
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from msam import record, selection
-from msam.report import charts, interactive, runs, series
+from msam.report import charts, interactive, runs, streams
 from msam.report.charts import Area, Chart, Dots, Line
 from msam.report.sections import Section, sections
 from tests.report._records import STEPS_PER_EPOCH, config, write
@@ -64,7 +65,7 @@ def test_contributions_and_share_over_steps(two_seeds: Section) -> None:
     assert line(found, 0, "image").y == pytest.approx(np.full(2 * STEPS_PER_EPOCH, 0.7))
     assert line(found, 0, "audio").y == pytest.approx(np.full(2 * STEPS_PER_EPOCH, 0.3))
     assert line(found, 0, "share s").y == pytest.approx(np.full(2 * STEPS_PER_EPOCH, 0.7))
-    assert "moving average over 1 recorded step;" in found.caption
+    assert "moving average over 1 recorded step." in found.caption
 
 
 def test_dominance_is_a_stack_up_to_all_steps(tmp_path: Path) -> None:
@@ -94,10 +95,10 @@ def test_overview_pairs_differences_by_seed(tmp_path: Path) -> None:
 
 
 def test_smoothing_keeps_constants_leaves_nan_out_and_length_alone() -> None:
-    assert series._smooth(np.full(9, 2.0), 5).tolist() == [2.0] * 9
-    assert series._smooth(np.array([1.0, math.nan, 3.0]), 3).tolist() == [1.0, 2.0, 3.0]
-    assert len(series._smooth(np.arange(2.0), 7)) == 2
-    assert np.isnan(series._smooth(np.full(3, math.nan), 3)).all()
+    assert streams.smooth(np.full(9, 2.0), 5).tolist() == [2.0] * 9
+    assert streams.smooth(np.array([1.0, math.nan, 3.0]), 3).tolist() == [1.0, 2.0, 3.0]
+    assert len(streams.smooth(np.arange(2.0), 7)) == 2
+    assert np.isnan(streams.smooth(np.full(3, math.nan), 3)).all()
 
 
 def test_long_runs_are_thinned(tmp_path: Path) -> None:
@@ -105,16 +106,59 @@ def test_long_runs_are_thinned(tmp_path: Path) -> None:
     curves: dict[str, Any] = {"train": [0.9] * epochs, "valid": [0.8] * epochs, "test": [0.7] * epochs}
     write(tmp_path / "a.jsonl", config(), **curves)
     found = line(chart(section(tmp_path), "contributions"), 0, "image")
-    assert len(found.x) == series.POINTS
+    assert len(found.x) == streams.POINTS
     assert (found.x[0], found.x[-1]) == (1, epochs * STEPS_PER_EPOCH)
 
 
-def test_runs_without_step_lines_have_no_charts_over_steps(tmp_path: Path) -> None:
+def without_steps(path: Path, **means: dict[str, Any] | float) -> None:
+    """What `record_every = 0` leaves of a record: no line per step, and `means` of them in the epochs' lines."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = [line | ({"means": means} if means and line["kind"] == "epoch" else {}) for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in kept if line["kind"] != "step"))
+
+
+def test_streams_of_records_without_steps_are_the_means_of_their_epochs(tmp_path: Path) -> None:
+    curves: dict[str, Any] = {"train": [0.9] * 2, "valid": [0.8] * 2, "test": [0.7] * 2}
+    for seed, audio in enumerate((0.2, 0.4)):
+        path = write(tmp_path / f"{seed}.jsonl", config("joint", "msam", seed=seed), **curves)
+        told = {"audio": audio, "image": 1 - audio}
+        without_steps(path, share=1 - audio, contributions=told, dominance={"audio": 0.25, "image": 0.75})
+    found = section(tmp_path)
+    image = line(chart(found, "contributions"), 0, "image")
+    assert (image.x.tolist(), image.y.tolist()) == ([1, 2], pytest.approx([0.7, 0.7]))
+    assert image.high is not None
+    assert (image.high - image.y).tolist() == pytest.approx([math.sqrt(0.02)] * 2)
+    assert line(chart(found, "contributions"), 0, "share s").y.tolist() == pytest.approx([0.7, 0.7])
+    audio_on_top = chart(found, "dominance").panels[0]
+    assert (audio_on_top.x_label, audio_on_top.y_label) == ("epoch", "% of steps")
+    assert [mark.high[0] for mark in audio_on_top.marks if isinstance(mark, Area)] == [25, 100]
+    assert "means over the steps of each epoch" in chart(found, "contributions").caption
+
+
+def test_streams_without_steps_and_means_are_measures_of_the_training_samples(tmp_path: Path) -> None:
     curves: dict[str, Any] = {"train": [0.9], "valid": [0.8], "test": [0.7]}
-    path = write(tmp_path / "a.jsonl", config(), **curves)
-    lines = [line for line in path.read_text().splitlines() if '"kind":"step"' not in line]
-    path.write_text("\n".join(lines) + "\n")
-    assert {c.name for c in section(tmp_path).charts} == {"overview", "curves", "tau"}
+    without_steps(write(tmp_path / "a.jsonl", config(), **curves))
+    found = section(tmp_path)
+    assert line(chart(found, "contributions"), 0, "image").y.tolist() == [0.7]
+    assert chart(found, "dominance").panels[0].y_label == "% of samples"
+    assert "measured after each epoch" in chart(found, "dominance").caption
+
+
+def test_rows_that_are_read_in_different_places_are_told_apart(tmp_path: Path) -> None:
+    curves: dict[str, Any] = {"train": [0.9], "valid": [0.8], "test": [0.7]}
+    write(tmp_path / "j.jsonl", config(), **curves)
+    means: dict[str, Any] = {"share": 0.6, "contributions": {"audio": 0.4, "image": 0.6}}
+    without_steps(write(tmp_path / "m.jsonl", config("joint", "msam"), **curves), **means)
+    found = chart(section(tmp_path), "contributions")
+    assert [panel.x_label for panel in found.panels] == ["training step", "epoch"]
+    assert "Joint: of the batches, moving average over 1 recorded step. M-SAM: means over the steps" in found.caption
+
+
+def test_a_row_is_read_where_all_its_runs_can_be(tmp_path: Path) -> None:
+    curves: dict[str, Any] = {"train": [0.9], "valid": [0.8], "test": [0.7]}
+    write(tmp_path / "0.jsonl", config(seed=0), **curves)
+    without_steps(write(tmp_path / "1.jsonl", config(seed=1), **curves))
+    assert chart(section(tmp_path), "contributions").panels[0].x_label == "epoch"
 
 
 def test_rows_keep_colour_and_dash_and_variants_share_a_colour() -> None:

@@ -1,4 +1,4 @@
-"""What is drawn, before it is drawn: charts of panels of lines, areas and dots.
+"""What is drawn, before it is drawn: charts of panels of lines, areas, dots and surfaces.
 
 `series` fills them from runs; `curves` draws them with matplotlib, `interactive` with plotly.
 """
@@ -56,15 +56,38 @@ class Dots:
 
 
 @dataclass(frozen=True)
+class Surface:
+    """Heights over a square: `heights[i, j]` at `x = axis[i]`, `y = axis[j]`; NaN where there is none."""
+
+    label: str
+    axis: Array
+    heights: Array
+
+
+Mark = Line | Area | Dots | Surface
+
+
+@dataclass(frozen=True)
 class Panel:
-    """One pair of axes. Dots stand on lanes from top to bottom, in their order; `zero` draws a line at 0."""
+    """One set of axes. Dots stand on lanes from top to bottom, in their order; a surface stands alone.
+
+    Attributes:
+        title: what it shows of the chart.
+        x_label: the horizontal axis, with its unit.
+        y_label: the vertical axis, with its unit; of a surface, its height.
+        marks: what is drawn.
+        y_range: of the vertical axis; None: what the marks need.
+        zero: whether a line is drawn at the value 0.
+        row: label of the row that all of it is about, if it is about one.
+    """
 
     title: str
     x_label: str
     y_label: str
-    marks: Sequence[Line | Area | Dots]
+    marks: Sequence[Mark]
     y_range: tuple[float, float] | None = None
     zero: bool = False
+    row: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,9 +118,20 @@ class Chart:
 
     @property
     def legend(self) -> list[Line | Area]:
-        """The first mark of every label, in order; dots carry their labels themselves."""
-        marks = [mark for panel in self.panels for mark in panel.marks if not isinstance(mark, Dots)]
+        """The first line or area of every label, in order; dots and surfaces carry their labels themselves."""
+        marks = [mark for panel in self.panels for mark in panel.marks if isinstance(mark, Line | Area)]
         return list({mark.label: mark for mark in reversed(marks)}.values())[::-1]
+
+    @property
+    def surfaces(self) -> list[Surface]:
+        """The surfaces of all panels."""
+        return [mark for panel in self.panels for mark in panel.marks if isinstance(mark, Surface)]
+
+    @property
+    def heights(self) -> tuple[float, float]:
+        """The range of the surfaces' finite heights: one scale for all of them."""
+        found = np.concatenate([surface.heights[np.isfinite(surface.heights)] for surface in self.surfaces])
+        return float(found.min()), float(found.max())
 
 
 @dataclass(frozen=True)

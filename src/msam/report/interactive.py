@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from msam.report.charts import Area, Array, Chart, Dots, Line, Panel
+from msam.report.charts import Area, Array, Chart, Dots, Line, Panel, Surface
+
+VIEWPOINTS = ({"x": 0.86, "y": -1.49, "z": 1.0}, {"x": 1.6, "y": -1.12, "z": 0.2})
+"""Where the eye is at first, and where the second view puts it: those of the files."""
 
 DASH = {"solid": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot"}
 
@@ -18,6 +21,8 @@ def figures(chart: Chart) -> list[dict[str, Any]]:
     Every trace carries the label of its row or modality as `legendgroup`: the page's legend switches by it. Colours of
     text and grid are left to the page, which knows whether it is dark; so is what the vertical axis shows.
     """
+    if chart.surfaces:
+        return [_surface(surface, chart.heights) for surface in chart.surfaces]
     shared = _range(chart) if chart.shared else None
     return [_figure(panel, panel.y_range or shared, flat=chart.flat) for panel in chart.panels]
 
@@ -43,8 +48,9 @@ def _figure(panel: Panel, y_range: tuple[float, float] | None, *, flat: bool) ->
         plot_bgcolor="rgba(0,0,0,0)",
         dragmode=False,
     )
-    figure.update_xaxes(title={"text": panel.x_label, "standoff": 6}, zeroline=panel.zero, zerolinewidth=1, nticks=7)
-    figure.update_yaxes(zeroline=False, nticks=3 if flat else 6)
+    figure.update_xaxes(title={"text": panel.x_label, "standoff": 6}, nticks=7)
+    figure.update_xaxes(zeroline=panel.zero and bool(lanes), zerolinewidth=1)
+    figure.update_yaxes(zeroline=panel.zero and not lanes, zerolinewidth=1, nticks=3 if flat else 6)
     if not lanes:
         figure.update_xaxes(tickformat="d", hoverformat="d")
         figure.update_yaxes(range=y_range)
@@ -57,6 +63,46 @@ def _figure(panel: Panel, y_range: tuple[float, float] | None, *, flat: bool) ->
             showgrid=False,
             nticks=len(lanes),
         )
+        figure.update_layout(meta={"lanes": [dots.label for dots in lanes]})
+    return _plain(figure)
+
+
+def _surface(surface: Surface, heights: tuple[float, float]) -> dict[str, Any]:
+    """A surface that can be turned; all of a chart have one scale of height and colour."""
+    low, high = heights
+    values = [_thin(row) for row in surface.heights.T]
+    figure = go.Figure(
+        go.Surface(
+            x=_thin(surface.axis),
+            y=_thin(surface.axis),
+            z=values,
+            cmin=low,
+            cmax=high,
+            colorscale="Viridis",
+            colorbar={"thickness": 10, "len": 0.7, "x": 1.0, "title": {"text": "nats"}},
+            lighting={"ambient": 0.75, "diffuse": 0.5, "specular": 0.05},
+            hovertemplate="x %{x:.2f}, y %{y:.2f}: loss %{z:.4g}<extra></extra>",
+            name=surface.label,
+            legendgroup=surface.label,
+        )
+    )
+    figure.update_layout(
+        template="none",
+        height=340,
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        paper_bgcolor="rgba(0,0,0,0)",
+        scene={
+            "xaxis": {"title": {"text": "x"}, "nticks": 5},
+            "yaxis": {"title": {"text": "y"}, "nticks": 5},
+            "zaxis": {"title": {"text": "loss"}, "nticks": 5, "range": [low, high]},
+            "aspectratio": {"x": 1, "y": 1, "z": 0.72},
+            "camera": {"eye": VIEWPOINTS[0]},
+        },
+    )
+    return _plain(figure)
+
+
+def _plain(figure: go.Figure) -> dict[str, Any]:
     drawn: dict[str, Any] = json.loads(figure.to_json())
     return drawn
 

@@ -1,0 +1,45 @@
+"""Relative gain over joint training, over all datasets and fusions (Eq. 21, the paper's Figure 7)."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from msam.report import stats
+from msam.report.charts import Chart, Dots, Panel
+from msam.report.marks import paired_dots
+from msam.report.rows import Row
+from msam.report.sections import Section
+
+
+def chart(sections: Sequence[Section]) -> Chart:
+    """Return the chart of relative gains, a panel per section; without panels where no row meets Joint."""
+    panels = [
+        Panel(section.block.title, "relative gain over Joint (%)", "", marks, zero=True)
+        for section in sections
+        if (marks := _marks(section))
+    ]
+    caption = (
+        "100 · (test accuracy − that of Joint) / that of Joint (Eq. 21), seed by seed: small dots are seeds, large dots "
+        "their means, bars 95\u00a0% BCa bootstrap intervals of the mean. The paper divides means of unstated seeds and "
+        "shows no interval."
+    )
+    return Chart("gain", "Relative gain over Joint", caption, tuple(panels), columns=2, file="gain")
+
+
+def relative(ours: Row, theirs: Row) -> list[float]:
+    """Return the relative gains of test accuracy of a row over another in %, one per seed that both have (Eq. 21)."""
+    base = {run.seed: run.measures["accuracy"] for run in theirs.runs}
+    pairs = [(run.measures["accuracy"], base[run.seed]) for run in ours.runs if run.seed in base]
+    return [100 * (accuracy - joint) / joint if joint else math.nan for accuracy, joint in pairs]
+
+
+def _marks(section: Section) -> list[Dots]:
+    by_label = {row.label: row for row in section.block.rows}
+    marks = []
+    for ours, joint in ((by_label[c.name], by_label[c.against]) for c in section.comparisons):
+        gains = relative(ours, joint)
+        if joint.name == "Joint" and all(map(math.isfinite, gains)):
+            colour, ends = section.style.colours[ours.label], stats.interval(np.array(gains))
+            marks.append(paired_dots(ours, joint, colour, gains, math.fsum(gains) / len(gains), *ends))
+    return marks
