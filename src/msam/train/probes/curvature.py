@@ -113,6 +113,8 @@ def _lanczos(product: Callable[["np.ndarray"], "np.ndarray"], size: int, k: int)
     more: dict[str, Any] = {"rng": start} if "rng" in signature(eigsh).parameters else {}
     operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
     first = start.standard_normal(size)
+    if not product(first).any():  # of a random vector: the Hessian is zero, and ARPACK would find no second vector
+        return [0.0] * k
     try:
         options = {"which": "LA", "v0": first, "tol": TOLERANCE, "maxiter": RESTARTS, "return_eigenvectors": False}
         return list(eigsh(operator, k, **options, **more))
