@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from msam.bench._plans import plans
 from msam.bench.tune import space, tune
 from msam.checks import Search
+from msam.recipes.grids import GRIDS
 from tests.bench._tuning import Runs
 from tests.bench.grids import WORLD
 
@@ -114,3 +116,11 @@ def test_the_page_shows_what_is_so():
     page = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text()
     found = space({"method": "ogm_ge", "sharpness": "msam"})
     assert "\n".join(f"{key} {one.describe()}" for key, one in found.items()) in page
+
+
+@pytest.mark.parametrize("name", [name for name in GRIDS if not name.startswith("paper/")])
+def test_every_grid_that_ships_begins_inside_its_spaces(name):
+    """The paper's rows do too: tests/contract/test_search_spaces.py."""
+    rows = GRIDS[name]().rows
+    made = plans(rows, trials=2, seeds=(1000,), sampler="sobol", spaces={})
+    assert [row.name for row in made] == list(rows)
