@@ -4,7 +4,7 @@ import sys
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
@@ -52,15 +52,18 @@ def demo(*, out: Path = Path("demo"), seeds: Annotated[int, Parameter(help="seed
 
     checks.in_range("seeds", seeds, checks.Range(ge=1))
     _run_all(recipe(seeds), out / "runs")
-    _report([out / "runs"], out, "best_validation")
+    _report([out / "runs"], out)
 
 
 def report(
     *runs: Path,
     out: Path = Path("report"),
     select: Annotated[str, Parameter(help="which epoch is reported: best_validation or last")] = "best_validation",
+    formats: Annotated[str, Parameter(help="any of md,csv,tex,parquet,png,svg")] = "md,csv,png",
+    paper: Annotated[bool, Parameter(help="the paper's tables, of a single dataset too", negative=())] = False,
+    theirs: Annotated[bool, Parameter(help="in them the paper's own numbers beside ours", negative=())] = False,
 ) -> None:
-    """Make a table, pictures and one self-contained page from the records under RUNS.
+    """Make tables, pictures and one self-contained page from the records under RUNS.
 
     Parameters
     ----------
@@ -69,7 +72,8 @@ def report(
     out
         where they go.
     """
-    _report(runs or (Path("runs"),), out, select)
+    words = tuple(word.strip() for word in formats.split(",") if word.strip())
+    _report(runs or (Path("runs"),), out, select=select, formats=words, paper=paper, theirs=theirs)
 
 
 def _app(tokens: Sequence[str]) -> App:
@@ -102,13 +106,14 @@ def _run_all(configs: Sequence[RunConfig], folder: Path) -> None:
         train(settings, folder / settings.run_name(), resume=True, watcher=bar)
 
 
-def _report(runs: Sequence[Path], out: Path, select: str) -> None:
+def _report(runs: Sequence[Path], out: Path, **options: Any) -> None:
     from msam.report import report as make
 
-    made = make(runs, out, select=select)
+    made = make(runs, out, **options)
     console = Console()
     console.print(made.console_table())
-    console.print(Text(f"Page: {out / 'page.html'}   Table: {out / 'table.md'}"), soft_wrap=True)
+    table = next((f"   Table: {path}" for path in made.paths if path.name.startswith("table.")), "")
+    console.print(Text(f"Page: {out / 'page.html'}{table}"), soft_wrap=True)
 
 
 def _fail(message: str, code: int = 1) -> typing.NoReturn:

@@ -1,8 +1,8 @@
 """From records to a report: tables, pictures, one page."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Group
@@ -10,13 +10,14 @@ from rich.text import Text
 
 from msam import record
 from msam import selection as selections
-from msam.report import controls, critical, curves, labels, page, pairs, provenance, tables
+from msam.report import controls, critical, curves, datasets, gains, labels, page, pairs, provenance, tables
 from msam.report import formats as files
+from msam.report import paper as papers
 from msam.report import ranks as ranking
 from msam.report import runs as running
 from msam.report.console import ConsoleTable
 from msam.report.ranks import Ranks
-from msam.report.rows import Row
+from msam.report.rows import Block, Row
 from msam.report.runs import Run
 from msam.report.sections import Section, sections
 from msam.report.table import Table
@@ -34,12 +35,14 @@ class Report:
         notes: what was left out or is missing, and why.
         paths: the files written.
         ranks: of the rows that all sections have; None where they cannot be told apart, which the notes say.
+        paper: the paper's tables made from these records, by the name of their files; empty where none were wanted.
     """
 
     sections: tuple[Section, ...]
     notes: tuple[str, ...]
     paths: tuple[Path, ...]
     ranks: Ranks | None = None
+    paper: Mapping[str, Table] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[Row]:
@@ -48,7 +51,7 @@ class Report:
 
     def console_table(self) -> Group:
         """Return the tables and notes for a rich console."""
-        shown = [ConsoleTable(table) for table in _tables(self.sections, self.ranks)]
+        shown = [ConsoleTable(table) for table in (*_tables(self.sections, self.ranks), *self.paper.values())]
         return Group(*shown, *(Text(note, style="yellow") for note in self.notes))
 
 
@@ -58,12 +61,16 @@ def report(
     *,
     select: str = "best_validation",
     formats: Sequence[str] = ("md", "csv", "png"),
+    paper: bool = False,
+    theirs: bool = False,
 ) -> Report:
     """Write tables, pictures and a page about the records under `paths`.
 
     Writes `table`, `paired` (where there is something to compare), `ranks` (where datasets and fusions are enough to rank
     over) in the formats of tables, a picture per chart in those of pictures, and `page.html`; with several datasets or
-    fusions the names of the pictures say of which. `table.md` holds all tables. A file appears whole or not at all.
+    fusions the names of the pictures say of which. `table.md` holds all three kinds of tables. With several datasets also
+    the paper's tables: `paper_late`, `paper_early` (any fusion has its own), `paper_gain` and `paper_datasets`. A file
+    appears whole or not at all.
 
     Arguments:
         paths: records (`*.jsonl`) or folders that hold some.
@@ -71,6 +78,8 @@ def report(
         select: which epoch is reported, "best_validation" or "last".
         formats: of tables, "md", "csv", "tex" (LaTeX with booktabs) and "parquet" (needs pyarrow); of pictures, "png" and
             "svg". All tables hold the same numbers, CSV and Parquet unrounded.
+        paper: whether the paper's tables are made of a single dataset too.
+        theirs: whether the paper's own numbers stand in them beside ours, marked as theirs; implies `paper`.
 
     Raises:
         FileNotFoundError: if there is no record.
@@ -85,8 +94,12 @@ def report(
     ranks, why_not = ranking.over(blocks)
     notes += controls.notes((block, row) for block in blocks for row in pairs.champions(block))
     notes += [why_not] if why_not else []
-    written = [_write(Path(out) / name, content) for name, content in _files(found, ranks, notes, selection, wanted)]
-    return Report(tuple(found), tuple(notes), tuple(written), ranks)
+    several = len({run.config["data"]["name"] for run in runs}) > 1
+    printed = _paper(blocks, beside=theirs) if paper or theirs or several else {}
+    made = Report(tuple(found), tuple(notes), (), ranks, printed)
+    return replace(
+        made, paths=tuple(_write(Path(out) / name, content) for name, content in _files(made, selection, wanted))
+    )
 
 
 def _read(paths: Sequence[StrPath], selection: Selection) -> tuple[list[Run], list[str]]:
@@ -104,37 +117,50 @@ def _tables(found: Sequence[Section], ranks: Ranks | None) -> list[Table]:
     return [table for section in found for table in section.tables] + ([tables.ranks(ranks)] if ranks else [])
 
 
-def _files(
-    found: Sequence[Section], ranks: Ranks | None, notes: Sequence[str], selection: Selection, wanted: Sequence[str]
-) -> Iterator[tuple[str, bytes]]:
-    yield from _tables_as_files(found, ranks, notes, wanted)
+def _paper(blocks: Sequence[Block], *, beside: bool) -> dict[str, Table]:
+    fusions = papers.fusions(blocks)
+    found = {f"paper_{labels.slug(name)}": papers.accuracy(name, of, beside=beside) for name, of in fusions.items()}
+    multimodal = [block for of in fusions.values() for block in of]
+    found |= {"paper_gain": papers.gain(multimodal)} if multimodal else {}
+    return found | {"paper_datasets": datasets.table(blocks, beside=beside)}
+
+
+def _files(made: Report, selection: Selection, wanted: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    for format_ in (name for name in files.WRITERS if name in wanted):
+        for name, several in _tables_by_file(made, selection, format_).items():
+            yield f"{name}.{format_}", files.WRITERS[format_](several) + _notes(made, name, format_)
     for picture in (name for name in files.PICTURES if name in wanted):
-        yield from _pictures(found, ranks, picture)
-    yield "page.html", page.render(found, ranks, notes, selection).encode()
+        yield from _pictures(made.sections, made.ranks, picture)
+    yield "page.html", page.render(made.sections, made.ranks, made.notes, selection).encode()
 
 
-def _tables_as_files(
-    found: Sequence[Section], ranks: Ranks | None, notes: Sequence[str], wanted: Sequence[str]
-) -> Iterator[tuple[str, bytes]]:
-    """Markdown in one file, to be read; a file per kind of table in the formats that other programs take."""
-    if "md" in wanted:
-        parts = [files.markdown(_tables(found, ranks))]
-        parts += ["\n".join(["### Notes", "", *(f"- {note}" for note in notes), ""])] if notes else []
-        yield "table.md", "\n".join(parts).encode()
+def _tables_by_file(made: Report, selection: Selection, format_: str) -> dict[str, list[Table]]:
+    """Markdown has one file of what a report always says, to be read; formats for programs have one per kind of table."""
+    about = provenance.about([run for section in made.sections for run in section.block.runs], selection)
+    alone = {name: [replace(table, about=about)] for name, table in made.paper.items()}
+    if format_ == "md":
+        return {"table": _tables(made.sections, made.ranks), **{name: [table] for name, table in made.paper.items()}}
+    compared = [(section.paired, section.block.runs) for section in made.sections if section.paired]
     kinds = {
-        "table": [section.results for section in found],
-        "paired": [section.paired for section in found if section.paired],
-        "ranks": [tables.ranks(ranks)] if ranks else [],
+        "table": [section.results for section in made.sections],
+        "paired": [replace(table, about=provenance.about(runs, selection)) for table, runs in compared],
+        "ranks": [replace(tables.ranks(made.ranks), about=about)] if made.ranks else [],
     }
-    for format_ in (name for name in files.WRITERS if name in wanted and name != "md"):
-        for kind, several in kinds.items():
-            if several:
-                yield f"{kind}.{format_}", files.WRITERS[format_](several)
+    return {name: several for name, several in {**kinds, **alone}.items() if several}
+
+
+def _notes(made: Report, name: str, format_: str) -> bytes:
+    if (name, format_) != ("table", "md") or not made.notes:
+        return b""
+    return "\n".join(["", "### Notes", "", *(f"- {note}" for note in made.notes), ""]).encode()
 
 
 def _pictures(found: Sequence[Section], ranks: Ranks | None, format_: files.Picture) -> Iterator[tuple[str, bytes]]:
     if ranks:
         yield f"ranks.{format_}", critical.png(ranks) if format_ == "png" else critical.svg(ranks).encode()
+    gained = gains.chart(found)
+    if gained.panels:
+        yield f"{gained.file}.{format_}", curves.picture(gained, "all rows that meet Joint", format_)
     for section in found:
         suffix = f"-{labels.slug(section.block.title)}" if len(found) > 1 else ""
         for chart in section.charts:

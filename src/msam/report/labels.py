@@ -74,7 +74,7 @@ def distinct(labels: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> lis
         members = [i for i, other in enumerate(labels) if other == label]
         keys = _differing([flat[i] for i in members])
         for i in members:
-            settings = [f"{_short(key, keys)}={_spell(flat[i][key])}" for key in keys if key in flat[i]]
+            settings = [f"{_short(key, keys)}={spell(flat[i][key])}" for key in keys if key in flat[i]]
             result[i] = f"{label} ({', '.join(settings)})" if settings else label
     return result
 
@@ -103,6 +103,17 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "block"
 
 
+def spell(value: Any) -> str:
+    """Return a setting as it is printed.
+
+    >>> spell(True), spell(0.10), spell("late")
+    ('true', '0.1', 'late')
+    """
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _differing(flat: Sequence[Mapping[str, Any]]) -> list[str]:
     """Keys whose values differ; the settings of a part are compared only where the part has the same name."""
     keys = list(dict.fromkeys(key for config in flat for key in config))
@@ -120,9 +131,3 @@ def _differing(flat: Sequence[Mapping[str, Any]]) -> list[str]:
 def _short(key: str, keys: Sequence[str]) -> str:
     key_of = {k: k.removesuffix(".name").rpartition(".")[2] for k in keys}
     return key_of[key] if list(key_of.values()).count(key_of[key]) == 1 else key
-
-
-def _spell(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)

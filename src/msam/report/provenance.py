@@ -26,6 +26,11 @@ def caption(block: Block, selection: Selection) -> str:
     return ". ".join(sentences) + "."
 
 
+def about(runs: Sequence[Run], selection: Selection) -> str:
+    """Return what a table that stands alone must say: how the epoch was chosen, and of which seeds it is."""
+    return f"Selection {selection.name}: {selection.words}. {seeds(runs)}."
+
+
 def seeds(runs: Sequence[Run]) -> str:
     """Return which seeds the runs cover, as ranges.
 
@@ -62,7 +67,7 @@ def unfinished(record: Record) -> str:
     """Return a note on a run that did not finish and so stands in no table."""
     done, wanted = len(record.epochs), record.config.get("epochs")
     status = record.end.get("status", "finished") if record.end else None
-    if diverged(record):
+    if _stopped(record):
         why = "its loss is not finite (diverged)"
     elif status not in (None, "finished"):
         why = f"it ended as {status!r}"
@@ -75,7 +80,7 @@ def unfinished(record: Record) -> str:
 
 def survivors(runs: Sequence[Run], left: Sequence[Record]) -> list[str]:
     """Return a note on every row that lost runs to divergence: what is left of it is no fair sample."""
-    lost = Counter(_row(record.config) for record in left if diverged(record))
+    lost = Counter(_row(record.config) for record in left if _stopped(record))
     lived = Counter(_row(run.config) for run in runs)
     return [
         f"{row}: {count} of {count + lived[row]} runs diverged. "
@@ -89,6 +94,11 @@ def not_finite(run: Run) -> str:
     name = f"{labels.of_run(run.config)}, seed {run.config.get('seed', 0)}"
     at = f"its selected epoch {run.epoch['epoch']}"
     return f"{name} ({run.record.path}) has losses that are not finite; it counts, at {at}."
+
+
+def _stopped(record: Record) -> bool:
+    """Tell whether a run ended because it diverged; its last line may still be finite."""
+    return diverged(record) or (record.end or {}).get("status") == "diverged"
 
 
 def _row(config: Mapping[str, Any]) -> str:

@@ -31,6 +31,8 @@ def header(config: RunConfig, dataset: Dataset, network: MultimodalModel, lanes:
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
             "sizes": {name: len(split) for name, split in splits.items()},
+            "shapes": {name: list(shape) for name, shape in dataset.shapes.items()},
+            "encoders": {**dataset.encoders, **config.encoders},
             "facts": dict(dataset.facts),
         },
         "parameters": sum(p.numel() for p in network.parameters()),
