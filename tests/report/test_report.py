@@ -88,6 +88,15 @@ def test_a_diverged_run_that_stopped_is_called_so(tmp_path: Path) -> None:
     assert "diverged" in stopped
 
 
+def test_a_run_that_ended_as_diverged_is_one_though_every_line_of_it_is_finite(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", config(), **CURVES)
+    path = write(tmp_path / "b.jsonl", config(seed=1), **CURVES)
+    path.write_text(path.read_text().replace('"finished"', '"diverged"'))
+    lived, stopped = report([tmp_path], tmp_path / "out").notes
+    assert "1 of 2 runs diverged" in lived
+    assert "(diverged)" in stopped
+
+
 def test_a_row_whose_runs_all_diverged_is_missed(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", config(), **CURVES)
     write(tmp_path / "b.jsonl", config("agm"), **CURVES, losses=[float("nan")], finished=False)
