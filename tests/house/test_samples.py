@@ -26,6 +26,7 @@ PACKAGES = [
     "msam.models",
     "msam.sharpness",
     "msam.train",
+    "msam.train.probes",
     "msam.bench",
     "msam.bench.engines",
     "msam.report",

@@ -1,7 +1,6 @@
 """`msam list`: what ships, with options, defaults and ranges."""
 
 import inspect
-from collections.abc import Callable
 from functools import partial
 from itertools import groupby
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from msam.cli._flags import limits
 from msam.loggers._find import find, installed
 from msam.methods import _catalogue as catalogue
 from msam.train.config import KINDS, options, signature
+from msam.train.probes import PROBES
 
 
 def list_(
@@ -28,6 +28,7 @@ def list_(
         "loggers",
         "methods",
         "optimizers",
+        "probes",
         "recipes",
         "schedules",
         "sharpness",
@@ -51,6 +52,8 @@ def list_(
         Console().print(_engines())
     if kind in ("all", "loggers"):
         Console().print(_loggers())
+    if kind in ("all", "probes"):
+        Console().print(_probes())
 
 
 def _recipes() -> Table:
@@ -89,7 +92,15 @@ def _loggers() -> Table:
     return table
 
 
-def _summary(part: Callable[..., Any]) -> str:
+def _probes() -> Table:
+    table = Table("name", "what", "when", title="probe", title_justify="left", show_lines=True)
+    when = {"epoch": "before the first epoch and after every one", "end": "once, of the last weights"}
+    for name, probe in PROBES.items():
+        table.add_row(name, Text(_summary(inspect.getmodule(probe.measure))), when[probe.when])
+    return table
+
+
+def _summary(part: Any) -> str:
     return (inspect.getdoc(part) or "").split("\n\n")[0].replace("\n", " ")
 
 
