@@ -11,6 +11,9 @@ from msam.report.marks import paired_dots
 from msam.report.rows import Row
 from msam.report.sections import Section
 
+JOINT = "Joint"
+"""Name of the rows that others are measured against."""
+
 
 def chart(sections: Sequence[Section]) -> Chart:
     """Return the chart of relative gains, a panel per section; without panels where no row meets Joint."""
@@ -39,7 +42,7 @@ def _marks(section: Section) -> list[Dots]:
     marks = []
     for ours, joint in ((by_label[c.name], by_label[c.against]) for c in section.comparisons):
         gains = relative(ours, joint)
-        if joint.name == "Joint" and all(map(math.isfinite, gains)):
+        if joint.name == JOINT and all(map(math.isfinite, gains)):
             colour, ends = section.style.colours[ours.label], stats.interval(np.array(gains))
             marks.append(paired_dots(ours, joint, colour, gains, math.fsum(gains) / len(gains), *ends))
     return marks

@@ -9,8 +9,11 @@ import plotly.graph_objects as go
 
 from msam.report.charts import Area, Array, Chart, Dots, Line, Panel, Surface
 
-VIEWPOINTS = ({"x": 0.86, "y": -1.49, "z": 1.0}, {"x": 1.6, "y": -1.12, "z": 0.2})
+VIEWPOINTS = ({"x": 1.1, "y": -1.9, "z": 1.3}, {"x": 2.05, "y": -1.43, "z": 0.35})
 """Where the eye is at first, and where the second view puts it: those of the files."""
+
+CENTRE = {"x": 0.0, "y": 0.0, "z": -0.12}
+"""Where it looks: a little low, so that the axes below have room."""
 
 DASH = {"solid": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot"}
 
@@ -92,11 +95,11 @@ def _surface(surface: Surface, heights: tuple[float, float]) -> dict[str, Any]:
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
         paper_bgcolor="rgba(0,0,0,0)",
         scene={
-            "xaxis": {"title": {"text": "x"}, "nticks": 5},
-            "yaxis": {"title": {"text": "y"}, "nticks": 5},
-            "zaxis": {"title": {"text": "loss"}, "nticks": 5, "range": [low, high]},
+            "xaxis": {"title": {"text": "x"}, "nticks": 5, "zeroline": False},
+            "yaxis": {"title": {"text": "y"}, "nticks": 5, "zeroline": False},
+            "zaxis": {"title": {"text": ""}, "nticks": 5, "range": [low, high]},
             "aspectratio": {"x": 1, "y": 1, "z": 0.72},
-            "camera": {"eye": VIEWPOINTS[0]},
+            "camera": {"eye": VIEWPOINTS[0], "center": CENTRE},
         },
     )
     return _plain(figure)

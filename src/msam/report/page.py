@@ -1,6 +1,5 @@
 """The page: one HTML file with everything in it, plotly included. No request ever leaves it."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -9,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from msam.report import commands, critical, interactive, provenance, tables
+from msam.report import commands, critical, gains, interactive, marks, overview, provenance, tables
 from msam.report.charts import Area, Chart
 from msam.report.ranks import Ranks
 from msam.report.rows import Row
@@ -36,8 +35,16 @@ def render(sections: Sequence[Section], ranks: Ranks | None, notes: Sequence[str
     )
     figures: dict[str, Any] = {}
     shown = [_section(section, f"s{position}", figures) for position, section in enumerate(sections)]
+    gained = gains.chart(sections)
+    colours = {label: colour for section in sections for label, colour in section.style.colours.items()}
+    all_rows = overview.table(sections)
     return environment.get_template("page.html").render(
         sections=shown,
+        overview=all_rows,
+        overview_colours=[colours[cells[0]] for cells in all_rows.rows],
+        gain=_group("gain", [gained], figures) if gained.panels else None,
+        labels={cells[0]: colours[cells[0]] for cells in all_rows.rows},
+        viewpoints=interactive.VIEWPOINTS,
         notes=notes,
         ranks=tables.ranks(ranks) if ranks else None,
         diagram=critical.svg(ranks) if ranks else "",
@@ -79,13 +86,14 @@ def _group(id_: str, charts: Sequence[Chart], figures: dict[str, Any]) -> dict[s
             {
                 "name": chart.tab,
                 "caption": chart.caption,
-                "columns": min(chart.columns, len(chart.panels)),
+                "columns": min(chart.columns, len(chart.panels), 4),
+                "surfaces": bool(chart.surfaces),
                 "legend": [
                     {"label": m.label, "colour": m.colour, "dash": "area" if isinstance(m, Area) else m.dash}
                     for m in chart.legend
                 ],
                 "panels": [
-                    {"id": i, "title": panel.title, "y_label": panel.y_label}
+                    {"id": i, "title": panel.title, "y_label": panel.y_label, "row": panel.row}
                     for i, panel in zip(ids, chart.panels, strict=True)
                 ],
             }
@@ -98,10 +106,10 @@ def _row(row: Row, colour: str) -> dict[str, Any]:
         "label": row.label,
         "colour": colour,
         "seeds": provenance.seeds(row.runs),
-        "config": json.dumps(row.config, indent=2, ensure_ascii=False),
+        "config": commands.toml(row.config),
         "runs": [
             {
-                "seed": "/".join(map(str, run.seed)),
+                "seed": marks.seed_name(run),
                 "epoch": run.epoch["epoch"],
                 "epochs": len(run.record.epochs),
                 "accuracy": _percent(run.measures["accuracy"]),
