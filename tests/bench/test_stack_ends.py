@@ -5,13 +5,16 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from msam.bench import _stack
+from msam.bench import _stack, stack
+from msam.bench._datasets import kept
 from msam.bench.stack import train_together
+from msam.data import TensorSplit
 from msam.record import read
 from msam.train import train
 from msam.train.trainer import Trainer
@@ -125,6 +128,24 @@ def test_a_stack_that_is_interrupted_at_any_write_goes_on(moment, monkeypatch, t
         assert lines(whole) == lines(mended)
         assert weights(whole) == weights(mended)
         assert {f.name for f in mended.iterdir()} == {"record.jsonl", "checkpoint.pt"}
+
+
+@pytest.mark.parametrize("rate", [0.05, 1e300])
+def test_runs_with_other_numbers_of_samples_are_trained_one_by_one(rate, monkeypatch, tmp_path):
+    def shorter(settings):
+        found = kept(settings)
+        train = found.train[range(100 + settings.seed)]
+        return replace(found, train=TensorSplit(train.inputs, train.target))
+
+    monkeypatch.setattr(stack, "kept", shorter)
+    configs = seeds(2, optimizer={"lr": rate})
+    for _ in range(2):  # the second time there is nothing to do
+        train_together(configs, places(tmp_path, 2))
+    for seed, folder in enumerate(places(tmp_path, 2)):
+        record = read(folder / "record.jsonl")
+        assert record.end["status"] == ("finished" if rate < 1 else "diverged")
+        assert record.header["data"]["sizes"]["train"] == 100 + seed
+        assert "lanes" not in record.header["host"]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ for models of linear layers; convolutions keep a processor busy by themselves, a
 
 import json
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,20 @@ from torch import nn
 from msam import data, methods, sharpness
 from msam.bench._datasets import kept
 from msam.bench._stack import NEXT, Stack
-from msam.data import Card
+from msam.data import Card, TensorSplit
 from msam.models import Encoder, Fusion, MultimodalModel
 from msam.models.fusion import Maxout
 from msam.record import Record, Writer
-from msam.train import RunConfig, checkpoint, parts
+from msam.train import RunConfig, checkpoint, parts, train
 from msam.train.config import options
 from msam.train.loop import begun, same_data
-from msam.train.trainer import CHECKPOINT, RECORD, Trainer
+from msam.train.trainer import CHECKPOINT, RECORD, Diverged, Trainer
 
 WIDTH = 10
 """Runs of a stack, at most."""
 
-PLAIN = (Encoder, Fusion, Maxout, MultimodalModel, nn.Flatten, nn.Linear, nn.ModuleDict, nn.ReLU, nn.Sequential)
-PAYING = (*PLAIN, nn.BatchNorm1d)
+CONTAINERS = (Encoder, Fusion, MultimodalModel, nn.ModuleDict, nn.Sequential)
+PAYING = (*CONTAINERS, Maxout, nn.BatchNorm1d, nn.Flatten, nn.Linear, nn.ReLU)
 """Modules that run faster in a stack."""
 
 POSSIBLE = (*PAYING, nn.BatchNorm2d, nn.Conv2d, nn.MaxPool2d)
@@ -40,6 +40,7 @@ POSSIBLE = (*PAYING, nn.BatchNorm2d, nn.Conv2d, nn.MaxPool2d)
 def stackable(settings: RunConfig) -> bool:
     """Tell whether runs of a configuration can be trained together: method and rule say so, and so do the model's layers.
 
+    >>> from msam.train import config
     >>> stackable(config(data="dial", sharpness="msam")), stackable(config(data="dial", method="agm"))
     (True, False)
     """
@@ -49,6 +50,7 @@ def stackable(settings: RunConfig) -> bool:
 def worthwhile(settings: RunConfig) -> bool:
     """Tell whether training runs of a configuration together saves time: their model has no convolutions.
 
+    >>> from msam.train import config
     >>> worthwhile(config(data="avdigits", sharpness="msam"))
     False
     """
@@ -61,6 +63,7 @@ def groups(configs: Sequence[RunConfig]) -> list[list[RunConfig]]:
     Which runs go together depends on their seeds, ten to a stack, not on what else is asked for, so that a bench that is
     taken up again finds the same stacks.
 
+    >>> from msam.train import config
     >>> [len(group) for group in groups([config(data="dial", seed=seed) for seed in range(12)])]
     [10, 2]
     """
@@ -75,6 +78,8 @@ def groups(configs: Sequence[RunConfig]) -> list[list[RunConfig]]:
 
 def train_together(configs: Sequence[RunConfig], folders: Sequence[Path]) -> None:
     """Train runs that differ in nothing but seeds, or go on with them; each ends in its folder as a run of `train` does.
+
+    Where the data are not in memory, or the runs have not the same number of samples, they are trained one by one.
 
     Record and weights of a run are those it would have alone, to rounding. A run that diverges has an end line of status
     "diverged", and the others go on. Checkpoints are made every ten seconds at most, for all runs together: what was killed
@@ -91,6 +96,10 @@ def train_together(configs: Sequence[RunConfig], folders: Sequence[Path]) -> Non
     """
     _alike(configs)
     _commit(folders)
+    if not _side_by_side(configs):
+        for settings, folder in zip(configs, folders, strict=True):
+            _alone(settings, Path(folder))
+        return
     places = [_Place(settings, folder) for settings, folder in zip(configs, map(Path, folders), strict=True)]
     for epoch in sorted({place.epoch for place in places if not place.ended}):
         _train([place if place.epoch == epoch and not place.ended else None for place in places])
@@ -130,6 +139,19 @@ def _train(places: Sequence[_Place | None]) -> None:
         lead = next(trainer for trainer in trainers if trainer is not None)
         pattern = parts.model(lead.config, lead.dataset).to(next(lead.network.parameters()))
         Stack(trainers, random, pattern).go()
+
+
+def _side_by_side(configs: Sequence[RunConfig]) -> bool:
+    """Tell whether the runs of a stack have the same number of samples, in memory."""
+    splits = [kept(settings).train for settings in configs]
+    return all(isinstance(split, TensorSplit) for split in splits) and len(set(map(len, splits))) == 1
+
+
+def _alone(settings: RunConfig, folder: Path) -> None:
+    if _Place(settings, folder).ended:
+        return
+    with suppress(Diverged):
+        train(settings, folder, resume=True, dataset=kept(settings))
 
 
 def _commit(folders: Sequence[Path]) -> None:
