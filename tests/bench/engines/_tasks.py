@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -61,3 +62,10 @@ def process(_: int) -> int:
 def kill(process: int) -> None:
     """End a process, as the system does that has run out of memory."""
     os.kill(process, signal.SIGKILL)
+
+
+def grow(megabytes: int) -> int:
+    """Take memory and never give it back; return the process id."""
+    sys.__dict__.setdefault("kept", []).append(bytearray(os.urandom(1024)) * (1024 * megabytes))
+    time.sleep(1.1)  # loky looks once a second
+    return os.getpid()

@@ -2,6 +2,8 @@
 
 import signal
 
+import pytest
+
 from msam.bench.engines import load
 from tests.bench.engines import _tasks
 from tests.bench.engines._processes import lives, until, with_an_endless_task
@@ -30,6 +32,12 @@ def test_a_worker_that_died_while_it_had_nothing_to_do_is_replaced(monkeypatch, 
     _tasks.kill(process)
     until(lambda: not lives(process))
     assert process not in workers_of(engine)
+
+
+def test_a_worker_that_has_grown_makes_place_for_another_and_no_task_is_begun_again():
+    pytest.importorskip("psutil")  # with which loky looks
+    found = [process for _, process in load("local")(workers=1, retries=0).map(_tasks.grow, [1, 350, 1])]
+    assert found[0] == found[1] != found[2]
 
 
 def test_workers_end_with_a_process_that_is_killed(tmp_path):

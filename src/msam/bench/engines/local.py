@@ -5,6 +5,7 @@ import re
 import sys
 import threading
 import time
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -81,6 +82,10 @@ class _Crew:
         self.threads = threads
         # A worker keeps the folder and the import path it was born with.
         self.kind = threads, os.getcwd(), tuple(sys.path)
+
+        # loky lets a worker go that has grown by 300 MB and starts another: as it should be, and no news to anyone. Where
+        # warnings are errors it would be one in loky's own thread, and its tasks would never end.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
 
     def submit(self, function: Callable[[Task], Result], task: Task) -> tuple["Future[Result]", Any]:
         """Start a task; return its future and the worker that has it."""
