@@ -95,7 +95,8 @@ def report(
     notes += controls.notes((block, row) for block in blocks for row in pairs.champions(block))
     notes += [why_not] if why_not else []
     several = len({run.config["data"]["name"] for run in runs}) > 1
-    printed = _paper(blocks, beside=theirs) if paper or theirs or several else {}
+    about = provenance.about(runs, selection)
+    printed = _paper(blocks, about, beside=theirs) if paper or theirs or several else {}
     made = Report(tuple(found), tuple(notes), (), ranks, printed)
     return replace(
         made, paths=tuple(_write(Path(out) / name, content) for name, content in _files(made, selection, wanted))
@@ -117,11 +118,12 @@ def _tables(found: Sequence[Section], ranks: Ranks | None) -> list[Table]:
     return [table for section in found for table in section.tables] + ([tables.ranks(ranks)] if ranks else [])
 
 
-def _paper(blocks: Sequence[Block], *, beside: bool) -> dict[str, Table]:
+def _paper(blocks: Sequence[Block], about: str, *, beside: bool) -> dict[str, Table]:
     fusions = papers.fusions(blocks)
     found = {f"paper_{labels.slug(name)}": papers.accuracy(name, of, beside=beside) for name, of in fusions.items()}
     multimodal = [block for of in fusions.values() for block in of]
     found |= {"paper_gain": papers.gain(multimodal)} if multimodal else {}
+    found = {name: replace(table, about=about) for name, table in found.items()}
     return found | {"paper_datasets": datasets.table(blocks, beside=beside)}
 
 
@@ -136,17 +138,17 @@ def _files(made: Report, selection: Selection, wanted: Sequence[str]) -> Iterato
 
 def _tables_by_file(made: Report, selection: Selection, format_: str) -> dict[str, list[Table]]:
     """Markdown has one file of what a report always says, to be read; formats for programs have one per kind of table."""
-    about = provenance.about([run for section in made.sections for run in section.block.runs], selection)
-    alone = {name: [replace(table, about=about)] for name, table in made.paper.items()}
+    printed = {name: [table] for name, table in made.paper.items()}
     if format_ == "md":
-        return {"table": _tables(made.sections, made.ranks), **{name: [table] for name, table in made.paper.items()}}
+        return {"table": _tables(made.sections, made.ranks), **printed}
+    about = provenance.about([run for section in made.sections for run in section.block.runs], selection)
     compared = [(section.paired, section.block.runs) for section in made.sections if section.paired]
     kinds = {
         "table": [section.results for section in made.sections],
         "paired": [replace(table, about=provenance.about(runs, selection)) for table, runs in compared],
         "ranks": [replace(tables.ranks(made.ranks), about=about)] if made.ranks else [],
     }
-    return {name: several for name, several in {**kinds, **alone}.items() if several}
+    return {name: several for name, several in {**kinds, **printed}.items() if several}
 
 
 def _notes(made: Report, name: str, format_: str) -> bytes:

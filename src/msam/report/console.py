@@ -29,11 +29,12 @@ class ConsoleTable:
                 break
             kept.remove(max(droppable, key=lambda i: columns[i].rank))
         yield _drawn(self.table, kept)
-        left = [column.title for i, column in enumerate(columns) if i not in kept]
+        left = [column.full_title for i, column in enumerate(columns) if i not in kept]
         if left:
             yield Text(f"No room for: {', '.join(left)}.", style="dim")
-        if self.table.caption:
-            yield Text(f"{self.table.caption}\n", style="dim")
+        words = " ".join(filter(None, (self.table.caption, self.table.about)))
+        if words:
+            yield Text(f"{words}\n", style="dim")
 
 
 def _drawn(table: Table, kept: Sequence[int]) -> RichTable:

@@ -50,7 +50,7 @@ def comma_separated(tables: Sequence[Table]) -> str:
     """Return the unrounded numbers of several tables as one CSV; what a table does not have stays empty."""
     lines = _lines(tables)
     text = io.StringIO()
-    writer = csv.DictWriter(text, _keys(lines), restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, _types(tables), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: "" if v != v else v for k, v in line.items()} for line in lines)
     return text.getvalue()
@@ -66,8 +66,8 @@ def parquet(tables: Sequence[Table]) -> bytes:
     """
     pa, write = _pyarrow()
     lines = _lines(tables)
-    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    types = {key: kinds[_type(line[key] for line in lines if key in line)] for key in _keys(lines)}
+    made = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    types = {key: made[type_] for key, type_ in _types(tables).items()}
     captions = {table.title: " ".join(filter(None, (table.caption, table.about))) for table in tables}
     schema = pa.schema(list(types.items()), metadata=captions)
     rows = [{key: None if line.get(key) != line.get(key) else line.get(key) for key in types} for line in lines]
@@ -97,7 +97,8 @@ def _markdown(table: Table) -> str:
             for row in zip(table.rows, table.marked, strict=True)
         ),
     ]
-    return "\n".join([*lines, "", table.caption, ""] if table.caption else [*lines, ""])
+    words = " ".join(filter(None, (table.caption, table.about)))
+    return "\n".join([*lines, "", words, ""] if words else [*lines, ""])
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
@@ -116,14 +117,14 @@ def _lines(tables: Sequence[Table]) -> list[dict[str, Plain]]:
     return [{"table": table.title, **numbers} for table in tables for numbers in table.numbers]
 
 
-def _keys(lines: Sequence[Mapping[str, Plain]]) -> list[str]:
-    return list(dict.fromkeys(key for line in lines for key in line))
-
-
-def _type(values: Any) -> type:
-    """The one type of a column: text if anything is, else whole numbers if all are."""
-    found = {str if isinstance(v, str) else int if isinstance(v, int) else float for v in values}
-    return str if str in found else float if float in found else int
+def _types(tables: Sequence[Table]) -> dict[str, type]:
+    """The type of every column of a file; of a name with several, the one that can hold all."""
+    types: dict[str, type] = {"table": str}
+    for column in (column for table in tables for column in table.fields):
+        kind = {"text": str, "whole": int}.get(column.kind, float)
+        for key in column.keys:
+            types[key] = max(types.get(key, int), kind, key=(int, float, str).index)
+    return types
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -1,13 +1,13 @@
 """Tables as LaTeX, with booktabs; nothing but `booktabs` and `graphicx` is needed, whatever the names in it."""
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from msam.report.labels import slug
 from msam.report.table import NONE, Column, Table
 
-WIDE = 9
-"""Columns from which on a table is fitted to the width of the text."""
+WIDTH, LETTER, GAP = 345, 5, 12
+"""Points of a line of text in LaTeX's article, of a letter, and between columns: what is wider is shrunk to fit."""
 
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -23,6 +23,7 @@ SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
     "–": "--",
     "—": "---",
     "…": r"\dots{}",
@@ -67,7 +68,7 @@ def latex(table: Table) -> str:
         r"\bottomrule",
         r"\end{tabular}",
     ]
-    if len(columns) >= WIDE:
+    if _width(table) > WIDTH:
         tabular = [r"\resizebox{\textwidth}{!}{%", *tabular, "}"]
     words = [f"{table.title}.", table.caption, table.about]
     return "\n".join(
@@ -90,7 +91,20 @@ def escaped(text: str) -> str:
     >>> print(escaped("a_b & 95 % ± τ"))
     a\_b \& 95 \% $\pm$ $\tau$
     """
-    return "".join(SPECIAL.get(letter, letter) for letter in " ".join(text.split()))
+    text = " ".join(text.split())
+    return "".join(f"{SPECIAL.get(a, a)}{'{}' * _merge(a, b)}" for a, b in pairwise(f"{text} "))
+
+
+def _merge(a: str, b: str) -> bool:
+    """Whether LaTeX would set two letters as one: `--` is a dash, two apostrophes are a quotation mark."""
+    return (a in "-–—" and b in "-–—") or a == b == "'"
+
+
+def _width(table: Table) -> int:
+    """An estimate of the table's width in points."""
+    heads = [column.title for column in table.columns]
+    letters = [max(map(len, cells)) for cells in zip(heads, *table.rows, strict=True)]
+    return LETTER * sum(letters) + GAP * len(letters)
 
 
 def _groups(columns: Sequence[Column]) -> list[str]:
@@ -115,7 +129,7 @@ def _cell(column: Column, cell: str, mark: str) -> str:
 
 def _formula(cell: str) -> str:
     """A shown number as a formula: `88.2 ± 0.7`, `[-0.10, +0.20]`, `< 0.0001`."""
-    return cell.replace("±", r"\pm").replace("inf", r"\infty")
+    return cell.replace(" [", r"\ [").replace("±", r"\pm").replace("inf", r"\infty")
 
 
 def _line(cells: Sequence[str]) -> str:

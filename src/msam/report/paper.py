@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from msam.report import best, gains, provenance, ranks, stats, theirs
+from msam.report import best, gains, ranks, stats, theirs
 from msam.report.best import Best
 from msam.report.datasets import dataset_of
 from msam.report.rows import Block, Row
@@ -15,8 +15,8 @@ from msam.report.table import Column, Estimate, Table, Value
 
 Lines = Mapping[str, Row]
 WORDS = {
-    "head": "by its own head or its part of the logits (as late fusion is read in AGM's code, which the paper follows)",
-    "shapley": "by its Shapley logits (as early fusion is read in AGM's code, which the paper follows)",
+    "head": "by its own head or its part of the logits (as AGM's code, which the paper follows, has it for late fusion)",
+    "shapley": "by its Shapley logits (as AGM's code, which the paper follows, has it for early fusion)",
     "zeroed": "with the features of all others zero",
 }
 
@@ -122,7 +122,9 @@ def _lines(block: Block) -> dict[str, Row]:
 
 
 def _names(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for line in lines for name in line))
+    """The names of all rows in their order, models of one modality first."""
+    names = dict.fromkeys(name for line in lines for name in line)
+    return sorted(names, key=lambda name: not name.startswith("Unimodal "))
 
 
 def _kind(lines: Sequence[Lines]) -> str:
@@ -180,16 +182,12 @@ def _data(block: Block) -> str:
 
 def _title(fusion: str) -> str:
     number = theirs.TABLES.get(fusion)
-    return f"{fusion.capitalize()} fusion{f' (Table {number} of the paper)' if number else ''}"
+    return f"{fusion.capitalize()} fusion{f', as in Table {number} of the paper' if number else ''}"
 
 
 def _words(kind: str, blocks: Sequence[Block], found: Sequence[Best], *, printed: bool, beside: bool) -> Iterator[str]:
     """The sentences of the caption."""
-    yield (
-        "Test, at the epoch that validation chose. Acc: all modalities together; of one modality, " + WORDS[kind] + "."
-    )
-    runs = [run for block in blocks for run in block.runs]
-    yield f"{provenance.seeds(runs)}. In brackets: {_interval()}"
+    yield f"Test accuracy. Acc: all modalities together; of one modality, {WORDS[kind]}. In brackets: {_interval()}"
     yield _marks_in_words(blocks, found)
     yield (
         "Cost: backward passes per step and time per step over that of Joint, as recorded"
@@ -212,7 +210,7 @@ def _marks_in_words(blocks: Sequence[Block], found: Sequence[Best]) -> str:
     dull = [(block, one) for block, one in zip(blocks, found, strict=True) if not one.top]
     for possible, why in ((True, "no row is told apart from the best"), (False, "too few seeds to tell any row apart")):
         titles = [dataset_of(block) for block, one in dull if one.possible is possible]
-        words += [f"{', '.join(titles)}: {why}, so nothing is marked."] if titles else []
+        words += [f"{', '.join(titles)}: {why}; nothing is marked."] if titles else []
     return " ".join(words)
 
 

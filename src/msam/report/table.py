@@ -136,7 +136,7 @@ class Table:
         fields: all columns, shown or not; the first shown one holds the labels of the rows.
         values: for every row a value per field, of the field's kind.
         caption: how the numbers were made.
-        about: what a table that stands alone must say besides: selection and seeds.
+        about: what a table must say besides where it stands alone: selection and seeds.
         marks: what a shown cell is marked with, by row and field: "best" or "near".
     """
 
