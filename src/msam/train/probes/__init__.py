@@ -32,11 +32,12 @@ When = Literal["epoch", "end"]
 SAMPLES = 512
 """Training samples that a probe looks at, at most; the same ones in every run on the same data."""
 
-AT_ONCE = 128
-"""Samples in one pass, at least; where training takes more, as many as there."""
+AT_ONCE, BYTES = 128, 2**23
+"""Samples in one pass, at most, and bytes of their inputs: a second backward pass keeps several times what one does."""
 
-DOUBLE = 1_000_000
-"""Parameters up to which a probe that wants double precision has it, on a CPU or CUDA device and without convolutions."""
+SMALL = 1_000_000
+"""Parameters of a small model, at most: more samples go through it at once than through a large one, of which half a batch,
+and a probe that wants double precision has it, on a CPU or CUDA device and without convolutions."""
 
 
 class Probe(NamedTuple):
@@ -92,7 +93,7 @@ def measured(
     split: Split,
     *,
     prepare: Callable[[Batch], Batch] = lambda batch: batch,
-    batch_size: int = AT_ONCE,
+    batch_size: int = 64,
     seed: int = 0,
     rho: float | None = None,
 ) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def measured(
         network: the model, unwrapped.
         split: training samples; the test set is not for this.
         prepare: makes a batch ready for the model (brings it to its device, say).
-        batch_size: samples in one pass where it is above 128.
+        batch_size: of training; no more than half of it goes through a large model at once.
         seed: of what a probe draws at random: the landscape's directions.
         rho: a radius at which the curvature probe climbs too, beside 0.05.
 
@@ -126,7 +127,8 @@ def measured(
     began = time.perf_counter()
     chosen = sorted(order(len(split), 0, "probe")[:SAMPLES])
     double = probe.double and _cheap_in_double(network)
-    read = [prepare(batch) for batch in batches(split, in_chunks(chosen, max(batch_size, AT_ONCE)))]
+    at_once = _at_once(network, split[chosen[:1]], batch_size)
+    read = [prepare(batch) for batch in batches(split, in_chunks(chosen, at_once))]
     with replayed(random_state()):
         study = Study(network, read, double=double, seed=seed, rho=rho)
         found = probe.measure(study)
@@ -134,8 +136,17 @@ def measured(
     return {**about, **found, "seconds": time.perf_counter() - began}
 
 
+def _at_once(network: nn.Module, sample: Batch, batch_size: int) -> int:
+    size = sum(value.nbytes for value in sample.inputs.values())
+    most = AT_ONCE if _small(network) else batch_size // 2
+    return max(1, min(most, BYTES // max(size, 1)))
+
+
 def _cheap_in_double(network: nn.Module) -> bool:
     """Tell whether double precision costs little: convolutions take three times as long in it."""
-    parameters = list(network.parameters())
     convolves = any(isinstance(module, nn.modules.conv._ConvNd) for module in network.modules())
-    return sum(p.numel() for p in parameters) <= DOUBLE and parameters[0].device.type != "mps" and not convolves
+    return _small(network) and not convolves and next(network.parameters()).device.type != "mps"
+
+
+def _small(network: nn.Module) -> bool:
+    return sum(p.numel() for p in network.parameters()) <= SMALL

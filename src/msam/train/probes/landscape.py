@@ -49,7 +49,7 @@ def directions_of(weights: list[Tensor], seed: int) -> list[tuple[Tensor, Tensor
     generator = torch.Generator().manual_seed(seed)
     found = []
     for weight in weights:
-        drawn = torch.randn(2, *weight.shape, generator=generator, dtype=torch.float64).to(weight)
+        drawn = torch.randn(2, *weight.shape, generator=generator).to(weight)
         lengths = drawn.flatten(2).norm(dim=2)
         scale = weight.flatten(1).norm(dim=1) / lengths
         first, second = drawn * scale.view(*scale.shape, *[1] * (weight.dim() - 1))
