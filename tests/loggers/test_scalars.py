@@ -72,7 +72,46 @@ def test_the_end_has_what_the_run_cost():
     assert step_of(lines()[-1]) == 6
 
 
-@pytest.mark.parametrize("kind", ["header", "probe", "news"])
+class TestProbes:
+    def test_have_their_name_before_what_they_found(self):
+        found = scalars(
+            {
+                "kind": "probe",
+                "probe": "gradients",
+                "epoch": 1,
+                "step": 24,
+                "samples": 512,
+                "loss": 1.5,
+                "logits": "split",
+                "shared": None,
+                "modalities": {"audio": {"cosine": -0.75}, "image": {"cosine": 0.5}},
+            }
+        )
+        assert found == {
+            "probe/gradients/loss": 1.5,
+            "probe/gradients/cosine/audio": -0.75,
+            "probe/gradients/cosine/image": 0.5,
+        }
+
+    def test_have_lists_by_position_and_no_pictures(self):
+        rises = [{"rho": 0.05, "joint": 0.5, "modalities": {"audio": 0.25}}]
+        line = {
+            "kind": "probe",
+            "probe": "p",
+            "eigenvalues": [3.0, 2.0],
+            "sharpness": rises,
+            "losses": [[1.0] * 21] * 21,
+        }
+        assert scalars(line) == {
+            "probe/p/eigenvalues/0": 3.0,
+            "probe/p/eigenvalues/1": 2.0,
+            "probe/p/sharpness/0/rho": 0.05,
+            "probe/p/sharpness/0/joint": 0.5,
+            "probe/p/sharpness/0/modalities/audio": 0.25,
+        }
+
+
+@pytest.mark.parametrize("kind", ["header", "news"])
 def test_other_kinds_of_lines_are_let_be(kind):
     assert scalars({"kind": kind, "step": 1, "loss": 0.5, "test": {"accuracy": 1.0}}, NAMES, with_test=True) == {}
 

@@ -10,8 +10,11 @@ from typing import Any
 from msam.record import WORLDS
 
 Line = Mapping[str, Any]
-WATCHING = ("seed", "record_every", "checkpoint_every", "threads")
+WATCHING = ("seed", "record_every", "checkpoint_every", "threads", "probes")
 """Fields of a configuration that do not tell one row from another."""
+
+PICTURE = 16
+"""Elements from which on a list is a picture and not scalars."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def scalars(line: Line, modalities: Sequence[str] = (), *, with_test: bool = Fal
     >>> scalars({"kind": "epoch", "epoch": 1, "step": 9, "loss": 0.5, "valid": {"nll": 1.0}, "test": {"nll": 2.0}})
     {'epoch': 1.0, 'epoch/loss': 0.5, 'valid/nll': 1.0}
     """
-    made = {"step": _of_step, "epoch": _of_epoch, "end": _of_end}.get(str(line.get("kind")))
+    made = {"step": _of_step, "epoch": _of_epoch, "probe": _of_probe, "end": _of_end}.get(str(line.get("kind")))
     if made is None:
         return {}
     return dict(made({key: value for key, value in line.items() if with_test or key != "test"}, modalities))
@@ -113,7 +116,7 @@ def _of_epoch(line: Line, modalities: Sequence[str]) -> Iterator[tuple[str, floa
     before = "auxiliary/" if line.get("auxiliary") else ""
     for key, value in line.items():
         if key in ("train", "valid", "test"):
-            yield from _of_split(f"{before}{key}", value)
+            yield from _measures(f"{before}{key}", value)
         elif key == "means":
             for name, mean in value.items():
                 yield from _numbers(f"{before}mean/{'contribution' if name == 'contributions' else name}", mean)
@@ -123,7 +126,13 @@ def _of_epoch(line: Line, modalities: Sequence[str]) -> Iterator[tuple[str, floa
             yield from _numbers(f"{before}epoch/{key}", value)
 
 
-def _of_split(name: str, measures: Line) -> Iterator[tuple[str, float]]:
+def _of_probe(line: Line, modalities: Sequence[str]) -> Iterator[tuple[str, float]]:
+    found = {key: value for key, value in line.items() if key not in ("epoch", "step", "samples", "seed")}
+    yield from _measures(f"probe/{line.get('probe')}", found)
+
+
+def _measures(name: str, measures: Line) -> Iterator[tuple[str, float]]:
+    """Yield the numbers of measures, those of modalities by what they are and then whose."""
     for key, value in measures.items():
         if key == "modalities":
             for modality, kinds in value.items():
@@ -139,11 +148,11 @@ def _of_end(line: Line, modalities: Sequence[str]) -> Iterator[tuple[str, float]
 
 
 def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
-    """Yield every number in a value, however deep; text, truth values and None are none."""
+    """Yield every number in a value, however deep; text, truth values and None are none, and neither are pictures."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _numbers(f"{name}/{key}", inner)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple) and len(value) < PICTURE:
         for position, inner in enumerate(value):
             yield from _numbers(f"{name}/{position}", inner)
     elif isinstance(value, int | float) and not isinstance(value, bool):
