@@ -29,6 +29,7 @@ PACKAGES = [
     "msam.train.probes",
     "msam.bench",
     "msam.bench.engines",
+    "msam.loggers",
     "msam.report",
 ]
 OTHER_COMMANDS = ("make", "pip", "git", "python", "apt-get", "cd")

@@ -54,7 +54,7 @@ def described(header: Line) -> RunInfo:
     >>> config = {"data": {"name": "dial", "seed": 3}, "method": {"name": "joint"}, "sharpness": None, "seed": 3}
     >>> run = described({"kind": "header", "run": "dial-joint-none-seed3", "config": config, "modalities": ["a", "b"]})
     >>> run.group, run.tags["sharpness"], run.hyperparameters["data.seed"]
-    ('dial-joint-none-af03a3d3', 'none', 3)
+    ('dial-joint-none-67e6b3d6', 'none', 3)
     """
     name, config = header.get("run"), header.get("config")
     if not isinstance(name, str) or not isinstance(config, Mapping):
