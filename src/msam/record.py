@@ -11,7 +11,7 @@ Line kinds, in the field `kind`:
     end     status ("finished" or "diverged"), seconds, steps, epochs, passes_per_step, seconds_per_step, weights (sha256)
 
 A line is written whole or not at all. `read` knows an unfinished last line (a killed process) from a damaged file.
-A finished record may be filed: the same lines, numbers of six digits, compressed.
+A finished record may be filed: the same lines, numbers of six digits but for the configuration's, compressed.
 """
 
 import errno
@@ -186,6 +186,8 @@ class Record:
 def file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Write a record anew for keeping: floats of six significant digits, compressed; equal lines give equal bytes.
 
+    The configuration keeps all digits: it is what the run is.
+
     Arguments:
         source: a record, which stays.
         target: where it goes, `*.jsonl.gz`; it appears whole or not at all.
@@ -194,7 +196,7 @@ def file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
         OSError: if it could not be written (a full disk, say); what was there before is untouched.
     """
     target = Path(target)
-    rounded = (json.dumps(_rounded(line), separators=(",", ":")) for line in lines(source))
+    rounded = (json.dumps(_short(line), separators=(",", ":")) for line in lines(source))
     content = gzip.compress("".join(line + "\n" for line in rounded).encode(), mtime=0)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -274,6 +276,10 @@ def _content(path: Path) -> bytes:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is not a compressed record ({error}). The record is damaged.") from error
+
+
+def _short(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: value if key == "config" else _rounded(value) for key, value in line.items()}
 
 
 def _rounded(value: Any) -> Any:

@@ -27,10 +27,12 @@ def save(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError | RuntimeError):
-            raise OSError(
+            said = (
                 f"Cannot write checkpoint {path}: {error}. The checkpoint before it is intact; make room and go on "
                 "with --resume."
-            ) from error
+            )
+            number = _errno(error)
+            raise (OSError(said) if number is None else OSError(number, said)) from error
         raise
 
 
@@ -53,6 +55,13 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"Checkpoint {path} must be of format {FORMAT}, found {found!r}.")
     return content
+
+
+def _errno(error: BaseException | None) -> int | None:
+    """Return the system's number of what went wrong, which torch's own error stands on."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return None if error is None else error.errno
 
 
 def packed(state: Mapping[str, Any]) -> dict[str, Any]:
