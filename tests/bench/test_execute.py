@@ -1,14 +1,17 @@
 """What is recorded is skipped, what is missing is trained, nothing is lost or half-written."""
 
 import errno
+import gzip
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import filelock
 import pytest
 
 from msam import bench, record
-from msam.bench import Failed, cells, grid
+from msam.bench import Failed, cells, execute, grid
+from msam.bench._datasets import kept
 from msam.bench.cells import WORK, filed, train_cells
 from msam.record import without_volatile
 from msam.train import load_model, train
@@ -129,6 +132,58 @@ def test_a_record_of_another_configuration_under_the_name_of_a_cell_is_refused(t
     filed(tmp_path, one.run_name()).write_bytes(filed(tmp_path, other.run_name()).read_bytes())
     with pytest.raises(ValueError, match=r"another configuration.*seed: 0 != 1"):
         run(made, tmp_path)
+
+
+def test_a_value_of_many_digits_is_recorded_as_it_is(tmp_path):
+    made = grid(data=WORLD, sharpness={"name": "sam", "rho": 10**-1.5}, seeds=1, epochs=1, batch_size=16)
+    for _ in range(2):
+        (found,) = run(made, tmp_path)
+        assert found.config["sharpness"]["rho"] == 10**-1.5
+
+
+def test_a_configuration_that_this_version_does_not_know_is_refused_with_its_file(tmp_path):
+    (config, *_) = tiny(seeds=1).cells()
+    bench.run([config], tmp_path, engine=Inline(), quiet=True)
+    path = filed(tmp_path, config.run_name())
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b'"batch_size"', b'"bunch_size"')))
+    with pytest.raises(ValueError, match=rf"{path.name} is none of this version: Unknown key 'bunch_size'"):
+        bench.run([config], tmp_path, engine=Inline(), quiet=True)
+
+
+def moved(config, root):
+    return config.model_copy(update={"data": {**config.data, "root": root}})
+
+
+def test_two_datasets_that_differ_in_their_place_alone_are_no_cells_of_one_grid(tmp_path):
+    (config, *_) = tiny(seeds=1).cells()
+    with pytest.raises(ValueError, match=r"data in two places \(root: 'a' != 'b'\)"):
+        bench.run([moved(config, "a"), moved(config, "b")], tmp_path, engine=Inline(), quiet=True)
+
+
+def test_a_record_made_of_the_data_of_another_place_counts_if_they_are_the_same(tmp_path, monkeypatch):
+    (config, *_) = tiny(seeds=1).cells()
+    (found,) = bench.run([config], tmp_path, engine=Inline(), quiet=True)
+    data = kept(config)
+    monkeypatch.setattr(execute, "kept", lambda _: data)
+    assert bench.run([moved(config, "b")], tmp_path, engine=Inline(), quiet=True)[0].end == found.end
+    monkeypatch.setattr(execute, "kept", lambda _: replace(data, fingerprint="other"))
+    with pytest.raises(ValueError, match="The data are not those"):
+        bench.run([moved(config, "b")], tmp_path, engine=Inline(), quiet=True)
+
+
+def test_weights_survive_a_kill_at_the_moment_the_record_is_filed(tmp_path, monkeypatch):
+    (config, *_), whole = tiny(seeds=1).cells(), record.file
+
+    def killed_after(source, target):
+        whole(source, target)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(record, "file", killed_after)
+        with pytest.raises(KeyboardInterrupt):
+            bench.run([config], tmp_path, engine=Inline(), quiet=True, keep_weights=True)
+    (found,) = bench.run([config], tmp_path, engine=Inline(), quiet=True, keep_weights=True)
+    assert weights_digest(load_model(tmp_path / config.run_name())) == found.end["weights"]
 
 
 def test_what_a_stack_left_behind_is_begun_anew_alone(tmp_path):

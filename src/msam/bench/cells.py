@@ -92,10 +92,11 @@ def _ended(place: Path) -> bool:
 
 
 def _file(place: Path, target: Path, weights: Path | None) -> None:
-    record.file(place / RECORD, target)
+    # Weights first: a cell that has its record is never looked at again.
     if weights is not None and (place / CHECKPOINT).exists():
         weights.mkdir(exist_ok=True)
         (place / CHECKPOINT).replace(weights / CHECKPOINT)
+    record.file(place / RECORD, target)
     shutil.rmtree(place)
 
 

@@ -8,13 +8,16 @@ from pathlib import Path
 
 from msam import record
 from msam.bench import engines
+from msam.bench._datasets import kept
 from msam.bench.cells import WORK, Outcome, filed, free, train_cells
 from msam.bench.engines import Engine, Lost
 from msam.bench.progress import Board
 from msam.record import Record
 from msam.train import RunConfig
 from msam.train.checkpoint import differing
+from msam.train.config import KINDS
 from msam.train.config import config as checked
+from msam.train.loop import same_data
 
 PATIENCE = 2.0
 """Seconds between looks at cells that another process is training."""
@@ -50,19 +53,19 @@ def run(
     Raises:
         Failed: naming the cells that failed and why, after all others are done. A run that diverged has not failed: its
             record says so.
-        ValueError: if a record in the folder is not of the configuration its name says.
+        ValueError: if a record in the folder is not of the configuration its name says, or of other data; for cells that
+            differ in nothing but where their data lie.
     """
     folder = Path(folder)
-    wanted = {config.run_name(): config for config in configs}
-    missing = {name: config for name, config in wanted.items() if not filed(folder, name).exists()}
-    with Board(
-        {name: config.epochs for name, config in wanted.items()}, set(wanted) - set(missing), folder, quiet
-    ) as board:
+    wanted = _by_name(configs)
+    found = {name: _recorded(folder, config) for name, config in wanted.items() if filed(folder, name).exists()}
+    missing = {name: config for name, config in wanted.items() if name not in found}
+    with Board({name: config.epochs for name, config in wanted.items()}, set(found), folder, quiet) as board:
         work = partial(train_cells, folder=folder, keep_weights=keep_weights)
         _train(missing, partial(_results, engine or engines.load("local")(), work, stacked), folder, board)
     with suppress(OSError):
         (folder / WORK).rmdir()  # stays while another process has cells under way
-    found = {name: _checked(record.read(filed(folder, name)), config) for name, config in wanted.items()}
+    found |= {name: _recorded(folder, config) for name, config in wanted.items() if name not in found}
     return [found[config.run_name()] for config in configs]
 
 
@@ -108,11 +111,34 @@ def _results(
             yield outcome
 
 
-def _checked(found: Record, config: RunConfig) -> Record:
-    if checked(found.config).decisive() != config.decisive():
+def _by_name(configs: Sequence[RunConfig]) -> dict[str, RunConfig]:
+    wanted: dict[str, RunConfig] = {}
+    for config in configs:
+        same = wanted.setdefault(config.run_name(), config)
+        if same.data != config.data:
+            lines = differing(same.data, config.data)
+            raise ValueError(
+                f"Two cells are called {config.run_name()}, with data in two places ({'; '.join(lines)}): where data lie "
+                "is no part of the name. Give each its own grid and folder."
+            )
+    return wanted
+
+
+def _recorded(folder: Path, config: RunConfig) -> Record:
+    """Return the record of a cell, after a look at whether it is one."""
+    path = filed(folder, config.run_name())
+    found = record.read(path)
+    try:
         lines = differing(config.decisive(), checked(found.config).decisive())
+    except ValueError as error:
         raise ValueError(
-            f"{found.path} is of another configuration (asked for != found): {'; '.join(lines)}. It was renamed or made by "
+            f"The configuration in {path} is none of this version: {error} Move it away to have the cell run anew."
+        ) from error
+    if lines:
+        raise ValueError(
+            f"{path} is of another configuration (asked for != found): {'; '.join(lines)}. It was renamed or made by "
             "another version; move it away to have the cell run anew."
         )
+    if any(found.config["data"].get(place) != config.data.get(place) for place in KINDS["data"].places):
+        same_data(found, kept(config), path)
     return found
