@@ -55,6 +55,13 @@ def test_the_base_optimizer_of_a_control_is_that_of_the_grids_own_row():
     assert found.cells_of("dial-late-joint-msam-sgd (twice)")[0].optimizer["lr"] == 0.2
 
 
+def test_a_control_is_of_the_data_of_its_own_row():
+    worlds = [WORLD, {**WORLD, "train_size": 64}]
+    found = controls(grid(data=worlds, sharpness=["none", "msam"], seeds=1, epochs=1), [])
+    sizes = {found.cells_of(name)[0].data["train_size"] for name in found.rows if name.endswith("(twice)")}
+    assert sizes == {96, 64}
+
+
 def test_a_share_that_is_fixed_or_split_by_samples_has_no_constant_control(ran):
     made, _ = ran
     made = grid(data=WORLD, sharpness={"name": "msam", "weighting": "sample"}, seeds=1, epochs=1, batch_size=16)

@@ -103,3 +103,8 @@ def test_tuned_rows_beside_untuned_ones_are_refused():
 def test_what_is_wrong_is_said_before_anything_runs(given, said):
     with pytest.raises(ValueError, match=re.escape(said)):
         grid(**given)
+
+
+def test_a_seed_among_the_settings_is_refused():
+    with pytest.raises(ValueError, match="`seed` is given by the grid, run by run; received 3"):
+        tiny().with_settings({"seed": 3}).cells()

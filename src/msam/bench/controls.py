@@ -11,6 +11,7 @@ Each row with M-SAM is joined by four, with the settings of its own but for what
 from collections.abc import Iterable
 from statistics import fmean
 
+from msam.bench._spaces import TUNED
 from msam.bench.grid import Grid, Settings
 from msam.record import Record
 from msam.train import config
@@ -72,8 +73,14 @@ def _of(grid: Grid, settings: Settings, share: float | None) -> dict[str, Settin
 def _without_rule(grid: Grid, settings: Settings) -> Settings:
     """Return the grid's own row of the same parts without a rule, which may have been tuned; else this one without it."""
     wanted = {**settings, "sharpness": "none"}
-    same = ("data", "fusion", "method", "optimizer")
-    for row in grid.rows.values():
-        if all(part_name(kind, row.get(kind)) == part_name(kind, wanted.get(kind)) for kind in (*same, "sharpness")):
-            return row
-    return wanted
+    alike = [row for row in grid.rows.values() if _differ_in_tuning_alone(row, wanted)]
+    return alike[0] if len(alike) == 1 else wanted
+
+
+def _differ_in_tuning_alone(row: Settings, other: Settings) -> bool:
+    return all(
+        part_name(key, row.get(key)) == part_name(key, other.get(key))
+        if key in TUNED
+        else row.get(key) == other.get(key)
+        for key in {*row, *other, *TUNED}
+    )

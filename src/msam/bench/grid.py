@@ -137,6 +137,10 @@ def cell(settings: Settings, seed: int) -> RunConfig:
     >>> cell({"data": "dial", "epochs": 3}, seed=7).data["seed"]
     7
     """
+    if "seed" in settings:
+        raise ValueError(
+            f"`seed` is given by the grid, run by run; received {settings['seed']!r}. Say which with `seeds`."
+        )
     settings = laid_over(HELD, settings)
     table = dict(_table("data", settings.get("data")))
     if table["name"] in WORLDS:
