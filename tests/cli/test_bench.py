@@ -64,6 +64,7 @@ def test_what_ships_is_listed(msam_):
         ("bench run tests.bench.grids.no_grid", "must return a msam.bench.Grid, returned list"),
         ("bench run smoke --engine cloud", "Unknown engine 'cloud'"),
         ("bench run smoke --engine.workers -1", "`workers` must be >= 0, received -1"),
+        ("bench run tests.bench.grids.late_seeds --seeds 2", "its function takes no `seeds`"),
         ("bench run smoke --seeds 0", "`seeds` must be >= 1, received 0"),
     ],
 )
@@ -106,8 +107,25 @@ def test_settings_go_over_every_row(msam_, here, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "words", ["optimizer=adamw --set optimizer.lr=0.02", "optimizer.lr=0.02 --set optimizer=adamw"]
+)
+def test_a_part_and_its_options_are_set_in_any_order(msam_, here, tmp_path, words):
+    assert msam_(f"bench run {GRID} --seeds 1 --no-controls --engine.workers 1 --set epochs=1 --set {words}")[0] == 0
+    found = [r.config["optimizer"] for r in record.find(tmp_path / "runs")]
+    assert {(optimizer["name"], optimizer["lr"]) for optimizer in found} == {("adamw", 0.02)}
+
+
+def test_what_is_set_goes_over_what_was_tuned(msam_, here, tmp_path):
+    assert msam_(f"bench tune {GRID} --trials 1 --seeds 1 --engine.workers 1 --out few")[0] == 0
+    line = f"bench run {GRID} --tuned few --seeds 1 --no-controls --engine.workers 1 --set epochs=1"
+    assert msam_(line)[0] == 0
+    assert {r.config["epochs"] for r in record.find(tmp_path / "runs")} == {1}
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
+        ("seed=3", "Say which with `seeds`"),
         ("epochs", "`--set` must be KEY=VALUE"),
         ("epoch=3", "Unknown key 'epoch'. Did you mean 'epochs'"),
         ("epochs=0", ">= 1"),

@@ -33,7 +33,7 @@ def main(tokens: Sequence[str] | None = None) -> None:
     try:
         _app(tokens)(tokens, exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
-        _fail("Interrupted. Go on with --resume; `msam demo` and `msam data prepare` do so by themselves.", code=130)
+        _fail("Interrupted. Go on with --resume; `demo`, `bench` and `data prepare` do so by themselves.", code=130)
     except (CycloptsError, ValueError, OSError) as error:
         _fail(str(error))
 

@@ -15,7 +15,7 @@ from msam.bench import engines
 from msam.bench import tune as tuning
 from msam.bench.grid import Grid
 from msam.cli._flags import flag, limits, token_type
-from msam.train.config import signature
+from msam.train.config import KINDS, signature
 
 Set = Annotated[
     tuple[str, ...],
@@ -68,12 +68,13 @@ def run(
     keep_weights
         keep the last weights of every run.
     """
-    grid = _grid(recipe, seeds, set_)
+    grid = _grid(recipe, seeds)
     if tuned is not None:
         choices = tuning.chosen(tuned)
         for choice in choices.values():
             tuning.seeds_apart(choice.plan.seeds, grid.seeds)
         grid = grid.tuned({row: choice.settings for row, choice in choices.items()})
+    grid = grid.with_settings(_nested(set_))
     folder = out or RUNS / recipe
     for reason in grid.left_out:
         Console(stderr=True).print(Text(f"left out: {reason}"), soft_wrap=True)
@@ -116,7 +117,7 @@ def tune(
     """
     checks.in_range("trials", trials, checks.Range(ge=1))
     checks.in_range("seeds", seeds, checks.Range(ge=1))
-    grid, folder = _grid(recipe, None, set_), out or TUNING / recipe
+    grid, folder = _grid(recipe, None).with_settings(_nested(set_)), out or TUNING / recipe
     tuning.seeds_apart(tuning.tuning_seeds(seeds), grid.seeds)
     options: dict[str, Any] = {"engine": engine, "sampler": sampler, "stacked": stacked}
     tuning.tune(grid.rows, folder, trials=trials, seeds=seeds, **options)
@@ -124,14 +125,21 @@ def tune(
     Console().print(Text(said), soft_wrap=True)
 
 
-def _grid(recipe: str, seeds: int | None, over: Sequence[str]) -> Grid:
+def _grid(recipe: str, seeds: int | None) -> Grid:
     make = recipes.load_grid(recipe)
     if seeds is not None:
         checks.in_range("seeds", seeds, checks.Range(ge=1))
+        if not _takes_seeds(make):
+            raise ValueError(f"`--seeds` is given but grid {recipe!r} has its own: its function takes no `seeds`.")
     found = make() if seeds is None else make(seeds=seeds)
     if not isinstance(found, Grid):
         raise ValueError(f"Grid {recipe!r} must return a msam.bench.Grid, returned {type(found).__name__}.")
-    return found.with_settings(_nested(over))
+    return found
+
+
+def _takes_seeds(make: Callable[..., Any]) -> bool:
+    known = inspect.signature(make).parameters.values()
+    return any(p.name == "seeds" or p.kind is inspect.Parameter.VAR_KEYWORD for p in known)
 
 
 def _nested(pairs: Sequence[str]) -> dict[str, Any]:
@@ -142,8 +150,8 @@ def _nested(pairs: Sequence[str]) -> dict[str, Any]:
         if not (key and equals):
             raise ValueError(f"`--set` must be KEY=VALUE, as in --set optimizer.lr=0.01, received {pair!r}.")
         part, _, option = key.partition(".")
-        if option:
-            nested.setdefault(part, {})[option] = value
+        if option or part in KINDS:
+            nested.setdefault(part, {})[option or "name"] = value
         else:
             nested[part] = value
     return nested
