@@ -236,6 +236,11 @@ def test_the_demo_trains_reports_and_keeps_what_is_there(msam_, tmp_path, tiny_d
     assert code == 0
     assert (tmp_path / "again" / "table.md").exists()
     fails(msam_, "report there/runs --out again --select best", "best_validation", "last")
+    assert msam_("report there/runs --out more --formats tex,parquet --theirs")[0] == 0
+    written = {f"{name}.{end}" for name in ("table", "paper_late", "paper_datasets") for end in ("tex", "parquet")}
+    assert written <= {path.name for path in (tmp_path / "more").iterdir()}
+    assert not list((tmp_path / "more").glob("*.png"))
+    fails(msam_, "report there/runs --out never --formats md,latex", "Unknown format 'latex'", "tex")
 
 
 def test_the_installed_command_answers_and_fails_as_it_should(tmp_path):
