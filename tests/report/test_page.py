@@ -1,6 +1,7 @@
-import os
+import html
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,16 +9,13 @@ from typing import Any
 
 import pytest
 
-from msam.report import Report, report
-from msam.report.commands import command
+from msam import record, selection
+from msam.report import Report, report, runs
+from msam.report import page as page_of
+from msam.report.commands import command, toml
+from msam.report.sections import sections
 from tests.report._records import config, write
 from tests.report.test_ranks import block
-
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-    *("--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
-]
 
 
 class Links(HTMLParser):
@@ -68,7 +66,7 @@ def test_page_holds_every_number_of_the_tables(written: tuple[Report, Path], pag
 
 
 def test_page_says_what_was_left_out_and_how_to_make_runs_again(written: tuple[Report, Path], page: Path) -> None:
-    text = page.read_text()
+    text = html.unescape(page.read_text())
     assert all(note in text for note in written[0].notes)
     assert "--sharpness msam --sharpness.rho 0.3 --sharpness.scope all" in re.sub("<[^>]*>", "", text)
 
@@ -93,24 +91,34 @@ def test_command_by_hand() -> None:
     )
 
 
+def test_a_configuration_as_a_file_is_the_configuration_without_nulls() -> None:
+    settings = config("joint", None, encoders={"audio": "my lab.net"}, probes=["curvature"], seed=4)
+    settings["data"] |= {"path": 'a "b" \\ c', "keep": 1e-9, "signal": [4.0, 3.0], "left": None, "ü": True}
+    expected = {key: value for key, value in settings.items() if value is not None}
+    expected["data"] = {key: value for key, value in settings["data"].items() if value is not None}
+    assert tomllib.loads(toml(settings)) == expected
+
+
+def test_two_hundred_runs_fit_a_mail(tmp_path: Path) -> None:
+    epochs = 30
+    curves: dict[str, Any] = {"train": [0.9] * epochs, "valid": [0.8] * epochs, "test": [0.7] * epochs}
+    rules = [None, *({"name": "sam", "rho": rho / 10} for rho in range(1, 10))]
+    for row, rule in enumerate(rules):
+        path = write(tmp_path / f"{row}.jsonl", config("joint", rule), **curves)
+        for seed in range(1, 20):
+            text = path.read_text().replace('"seed":0,"epochs"', f'"seed":{seed},"epochs"')
+            (tmp_path / f"{row}-{seed}.jsonl").write_text(text)
+    choice = selection.load("best_validation")
+    found = sections(runs.finished(record.find(tmp_path), choice)[0], choice)
+    assert len(found[0].block.runs) == 200
+    assert len(page_of.render(found, None, [], choice).encode()) < 8e6
+
+
 def test_command_can_be_pasted_into_a_shell() -> None:
     found = command({"data": {"name": "folder", "path": "my data; rm -rf $HOME", "modes": [4, 1.5]}})
     assert shlex.split(found) == [
         *("msam", "train", "--data", "folder", "--data.path", "my data; rm -rf $HOME", "--data.modes", "4,1.5"),
     ]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        reason = f"needs Debian's chromium at {CHROMIUM} (apt install chromium)"
-        pytest.fail(reason) if os.environ.get("MSAM_REQUIRE_CHROMIUM") == "1" else pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture(params=[(390, "light"), (1400, "light"), (1400, "dark")], ids=lambda p: f"{p[0]}-{p[1]}")

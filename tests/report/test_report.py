@@ -19,6 +19,8 @@ def test_everything_is_written_whole(written: tuple[Report, Path]) -> None:
     blocks = ("avdigits-late-fusion", "dial-early-fusion")
     pictures = ("accuracy", "curves", "modalities", "tau", "contributions", "dominance")
     expected = {"table.md", "table.csv", "paired.csv", "page.html"}
+    expected |= {"gain.png"}
+    expected |= {f"paper_{name}.{form}" for name in ("early", "late", "gain", "datasets") for form in ("md", "csv")}
     expected |= {f"{picture}-{block}.png" for picture in pictures for block in blocks}
     assert {path.name for path in out.iterdir()} == expected
     assert set(made.paths) == {out / name for name in expected}

@@ -37,8 +37,8 @@ def table(sections: Sequence[Section]) -> Table:
     caption = (
         "Test, at the selected epoch; means over seeds and, in brackets, 95\u00a0% BCa bootstrap intervals of the mean, of "
         "the difference paired by seed. Relative gain: Eq. 21 seed by seed, then the mean. Passes are backward passes; "
-        "times are measured, on the machine of each run. Intervals over few seeds are too narrow: 95\u00a0% in name covers about "
-        "84\u00a0% with five."
+        "times are measured, on the machine of each run. Intervals over few seeds are too narrow: 95\u00a0% in name covers "
+        "about 84\u00a0% with five."
     )
     return Table("All rows", columns, values, caption)
 
