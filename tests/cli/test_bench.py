@@ -4,6 +4,7 @@ import pytest
 
 from msam import record
 from msam.bench import tune
+from tests.bench import grids
 from tests.bench.grids import tiny
 
 GRID = "tests.bench.grids.tiny"
@@ -136,3 +137,12 @@ def test_settings_that_are_none_end_it_before_anything_runs(msam_, here, tmp_pat
     assert code == 1
     assert said in err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_row_that_has_changed_since_it_was_tuned_is_refused(msam_, here, monkeypatch):
+    assert msam_(f"bench tune {GRID} --trials 1 --seeds 1 --engine.workers 1")[0] == 0
+    monkeypatch.setitem(grids.WORLD, "nuisance", 0.5)
+    code, _, err = msam_(f"bench run {GRID} --tuned tuning/{GRID} --seeds 1")
+    assert code == 1
+    assert "has changed since it was tuned" in err
+    assert "nuisance" in err

@@ -3,7 +3,7 @@
 Each row with M-SAM is joined by four, with the settings of its own but for what they change:
 
     twice      the method without a rule, for twice the epochs: what the second pass costs, spent on steps
-    smaller    SAM at `rho` times the mean share: M-SAM's radius to first order
+    smaller    SAM at `rho` times the mean share (at `rho` where M-SAM compensates): M-SAM's radius to first order
     constant   M-SAM with that mean share in place of the measured one
     ensemble   the sum of the unimodal nets, which share nothing: what there is without fusion
 """
@@ -62,7 +62,8 @@ def _of(grid: Grid, settings: Settings, share: float | None) -> dict[str, Settin
     found: dict[str, Settings] = {"twice": {**plain, "epochs": 2 * config(plain).epochs}}
     if share is not None:
         rule = config(settings).sharpness or {}
-        found["smaller"] = {**settings, "sharpness": {"name": "sam", "rho": float(f"{share * rule['rho']:.4g}")}}
+        radius = rule["rho"] if rule["compensate"] else share * rule["rho"]
+        found["smaller"] = {**settings, "sharpness": {"name": "sam", "rho": float(f"{radius:.4g}")}}
         if rule["weighting"] == "batch" and rule["loss"] == "weighted" and rule["share"] == "contribution":
             found["constant"] = laid_over(settings, {"sharpness": {"name": "msam", "share": share}})
     if part_name("method", settings.get("method")) == "joint":

@@ -15,6 +15,7 @@ from msam.bench import engines
 from msam.bench import tune as tuning
 from msam.bench.grid import Grid
 from msam.cli._flags import flag, limits, token_type
+from msam.train.checkpoint import differing
 from msam.train.config import KINDS, signature
 
 Set = Annotated[
@@ -58,7 +59,7 @@ def run(
     seeds
         how many; by default as many as the recipe wants.
     out
-        folder of the records; default runs/RECIPE.
+        folder of the records; default runs/RECIPE, with --tuned runs/RECIPE-tuned.
     tuned
         folder of `msam bench tune`: what it chose is laid over each row.
     stacked
@@ -70,12 +71,9 @@ def run(
     """
     grid = _grid(recipe, seeds)
     if tuned is not None:
-        choices = tuning.chosen(tuned)
-        for choice in choices.values():
-            tuning.seeds_apart(choice.plan.seeds, grid.seeds)
-        grid = grid.tuned({row: choice.settings for row, choice in choices.items()})
+        grid = _tuned(grid, tuned)
     grid = grid.with_settings(_nested(set_))
-    folder = out or RUNS / recipe
+    folder = out or RUNS / (recipe if tuned is None else f"{recipe}-tuned")
     for reason in grid.left_out:
         Console(stderr=True).print(Text(f"left out: {reason}"), soft_wrap=True)
     options: dict[str, Any] = {"engine": engine, "keep_weights": keep_weights, "stacked": stacked}
@@ -135,6 +133,30 @@ def _grid(recipe: str, seeds: int | None) -> Grid:
     if not isinstance(found, Grid):
         raise ValueError(f"Grid {recipe!r} must return a msam.bench.Grid, returned {type(found).__name__}.")
     return found
+
+
+def _tuned(grid: Grid, folder: Path) -> Grid:
+    """Return the grid with what a tuning chose.
+
+    Raises:
+        ValueError: if a seed served the tuning, a row was not tuned, or was another one when it was.
+    """
+    choices = tuning.chosen(folder)
+    tuned = grid.tuned({name: choice.settings for name, choice in choices.items()})
+    for name, choice in choices.items():
+        tuning.seeds_apart(choice.plan.seeds, grid.seeds)
+        now = (
+            bench.cell({k: v for k, v in grid.rows[name].items() if k != "search"}, 0).chosen()
+            if name in grid.rows
+            else {}
+        )
+        begins = {key: value for key, value in now.items() if key != "seed"}
+        if now and begins != choice.plan.begins:
+            lines = "; ".join(differing(begins, choice.plan.begins))
+            raise ValueError(
+                f"Row {name!r} has changed since it was tuned in {folder} (now != then): {lines}. Tune it anew."
+            )
+    return tuned
 
 
 def _takes_seeds(make: Callable[..., Any]) -> bool:

@@ -125,7 +125,8 @@ def _plain(row: Row, other: Row, *, method: str) -> bool:
 def _smaller(row: Row, other: Row) -> bool:
     if other.sharpness != "sam" or not _alike(row, other):
         return False
-    return _near(_rule(other).get("rho"), share(row) * _number(_rule(row).get("rho")))
+    rho = _number(_rule(row).get("rho"))
+    return _near(_rule(other).get("rho"), rho if _rule(row).get("compensate") else share(row) * rho)
 
 
 def _constant(row: Row, other: Row) -> bool:
