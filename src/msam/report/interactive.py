@@ -51,7 +51,8 @@ def _figure(panel: Panel, y_range: tuple[float, float] | None, *, flat: bool) ->
         plot_bgcolor="rgba(0,0,0,0)",
         dragmode=False,
     )
-    figure.update_xaxes(title={"text": panel.x_label, "standoff": 6}, nticks=7)
+    title = {"text": panel.x_label} if lanes else {"text": panel.x_label, "standoff": 6}  # plotly: labels, or an error
+    figure.update_xaxes(title=title, nticks=7)
     figure.update_xaxes(zeroline=panel.zero and bool(lanes), zerolinewidth=1)
     figure.update_yaxes(zeroline=panel.zero and not lanes, zerolinewidth=1, nticks=3 if flat else 6)
     if not lanes:
