@@ -186,6 +186,16 @@ def test_weights_survive_a_kill_at_the_moment_the_record_is_filed(tmp_path, monk
     assert weights_digest(load_model(tmp_path / config.run_name())) == found.end["weights"]
 
 
+@pytest.mark.parametrize("left", ["", '{"kind":"hea'])
+def test_a_cell_killed_before_its_header_was_written_is_begun_anew(tmp_path, left):
+    config = tiny(seeds=1).cells()[0]
+    place = tmp_path / WORK / config.run_name()
+    place.mkdir(parents=True)
+    (place / "record.jsonl").write_text(left)
+    (found,) = bench.run([config], tmp_path, engine=Inline(), quiet=True)
+    assert found.end["status"] == "finished"
+
+
 def test_what_a_stack_left_behind_is_begun_anew_alone(tmp_path):
     config = tiny(seeds=1).cells()[0]
     place = tmp_path / WORK / config.run_name()

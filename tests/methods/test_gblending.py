@@ -414,7 +414,7 @@ def test_the_planted_fault_of_measuring_on_validation_or_test_is_caught(strategy
 
     def elsewhere(self, start, stop):
         split = getattr(self.dataset, looked_at)
-        return plain(self, start, stop) if start == 0 else iter([self._prepared(split[range(len(split))])])
+        return plain(self, start, stop) if start == 0 else iter([self.prepared(split[range(len(split))])])
 
     monkeypatch.setattr(Trainer, "_train_batches", elsewhere)
     with pytest.raises(AssertionError):

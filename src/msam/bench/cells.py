@@ -88,7 +88,10 @@ def _train(configs: Sequence[RunConfig], places: Sequence[Path]) -> None:
 
 
 def _ended(place: Path) -> bool:
-    return (place / RECORD).exists() and record.read(place / RECORD).end is not None
+    try:
+        return record.read(place / RECORD).end is not None
+    except (FileNotFoundError, ValueError):  # not begun, killed before its header was written, or damaged
+        return False
 
 
 def _file(place: Path, target: Path, weights: Path | None) -> None:
