@@ -76,7 +76,9 @@ def test_a_grid_may_go_without_and_one_without_msam_needs_none(ran):
 
 
 def test_where_msam_compensates_for_its_share_its_radius_to_first_order_is_rho(ran):
-    made = grid(data=WORLD, sharpness={"name": "msam", "rho": 0.2, "compensate": True}, seeds=1, epochs=1, batch_size=16)
+    made = grid(
+        data=WORLD, sharpness={"name": "msam", "rho": 0.2, "compensate": True}, seeds=1, epochs=1, batch_size=16
+    )
     records = bench.run(made.cells(), ran[1][0].path.parent / "compensated", engine=Inline(), quiet=True)
     smaller = controls(made, records).cells_of("dial-late-joint-msam-sgd (smaller)")[0]
     assert smaller.sharpness["rho"] == 0.2
