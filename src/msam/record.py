@@ -26,6 +26,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+from msam._files import write_whole
+
 fcntl: ModuleType | None
 try:
     import fcntl
@@ -195,19 +197,9 @@ def file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
     Raises:
         OSError: if it could not be written (a full disk, say); what was there before is untouched.
     """
-    target = Path(target)
     rounded = (json.dumps(_short(line), separators=(",", ":")) for line in lines(source))
     content = gzip.compress("".join(line + "\n" for line in rounded).encode(), mtime=0)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(temporary, "wb") as whole:
-            whole.write(content)
-            whole.flush()
-            os.fsync(whole.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(Path(target), content)
 
 
 def read(path: str | os.PathLike[str]) -> Record:

@@ -2,12 +2,12 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from msam._files import write_whole
 from msam.bench._plans import Plan
 from msam.checks import Range, Search
 
@@ -144,17 +144,7 @@ def write(found: Chosen, path: Path) -> None:
     Raises:
         OSError: if it could not be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(temporary, "w", encoding="utf-8") as whole:
-            json.dump(asdict(found), whole, indent=1, allow_nan=False)
-            whole.write("\n")
-            whole.flush()
-            os.fsync(whole.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, f"{json.dumps(asdict(found), indent=1, allow_nan=False)}\n".encode())
 
 
 def _beyond(space: Search, value: Any) -> float | None:

@@ -7,7 +7,6 @@ NAME.starts.npy     (rows + 1,) int64: the first frame of each row
 manifest.json       written last: a folder without it is no dataset
 """
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from msam._files import write_whole
 
 Frames = list[NDArray[np.uint8]]
 Arrays = Mapping[str, NDArray[Any] | Frames]
@@ -120,21 +121,6 @@ def facts(path: Path) -> dict[str, Any]:
     if path.name.endswith(INDICES):
         found["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even if the power fails."""
-    draft = path.with_name(path.name + ".tmp")
-    try:
-        with open(draft, "wb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
-        os.replace(draft, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        raise
 
 
 def _taken(content: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:

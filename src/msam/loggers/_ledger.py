@@ -1,7 +1,6 @@
 """How many lines of each run are logged already: one small file per run, held by one process at a time."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from msam._files import write_whole
 from msam.loggers._scalars import RunInfo
 
 FOLDER = ".logged"
@@ -90,12 +90,7 @@ class Ledger:
     def note(self, lines: int, memory: Mapping[str, Any]) -> None:
         """Take note, on disk, of how many lines are logged."""
         self.entry.lines, self.entry.memory = lines, dict(memory)
-        temporary = self._folder / f".{self.name}.{os.getpid()}"
-        try:
-            temporary.write_text(json.dumps(asdict(self.entry)) + "\n")
-            os.replace(temporary, self._folder / f"{self.name}.json")
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(self._folder / f"{self.name}.json", f"{json.dumps(asdict(self.entry))}\n".encode())
 
     def close(self) -> None:
         """Let others change the entry."""

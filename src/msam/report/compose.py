@@ -10,6 +10,7 @@ from rich.text import Text
 
 from msam import record
 from msam import selection as selections
+from msam._files import write_whole
 from msam.report import controls, critical, curves, datasets, gains, labels, page, pairs, provenance, tables
 from msam.report import formats as files
 from msam.report import paper as papers
@@ -171,11 +172,5 @@ def _pictures(found: Sequence[Section], ranks: Ranks | None, format_: files.Pict
 
 
 def _write(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, content)
     return path
