@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -69,10 +69,10 @@ def run(
     keep_weights
         keep the last weights of every run.
     """
-    grid = _grid(recipe, seeds)
+    grid, over = _grid(recipe, seeds), _nested(set_)
     if tuned is not None:
-        grid = _tuned(grid, tuned)
-    grid = grid.with_settings(_nested(set_))
+        grid = _tuned(grid, tuned, over)
+    grid = grid.with_settings(over)
     folder = out or RUNS / (recipe if tuned is None else f"{recipe}-tuned")
     for reason in grid.left_out:
         Console(stderr=True).print(Text(f"left out: {reason}"), soft_wrap=True)
@@ -135,28 +135,30 @@ def _grid(recipe: str, seeds: int | None) -> Grid:
     return found
 
 
-def _tuned(grid: Grid, folder: Path) -> Grid:
-    """Return the grid with what a tuning chose.
+def _tuned(grid: Grid, folder: Path, over: Mapping[str, Any]) -> Grid:
+    """Return the grid with what a tuning chose; it was of these rows, as they are or with the same settings laid over.
 
     Raises:
         ValueError: if a seed served the tuning, a row was not tuned, or was another one when it was.
     """
     choices = tuning.chosen(folder)
     tuned = grid.tuned({name: choice.settings for name, choice in choices.items()})
-    for name, choice in choices.items():
+    for name in grid.rows:
+        choice = choices[name]
         tuning.seeds_apart(choice.plan.seeds, grid.seeds)
-        now = (
-            bench.cell({k: v for k, v in grid.rows[name].items() if k != "search"}, 0).chosen()
-            if name in grid.rows
-            else {}
-        )
-        begins = {key: value for key, value in now.items() if key != "seed"}
-        if now and begins != choice.plan.begins:
-            lines = "; ".join(differing(begins, choice.plan.begins))
+        now = [_begins(one.rows[name]) for one in (grid, grid.with_settings(over))]
+        if choice.plan.begins not in now:
+            lines = "; ".join(differing(now[0], choice.plan.begins))
             raise ValueError(
                 f"Row {name!r} has changed since it was tuned in {folder} (now != then): {lines}. Tune it anew."
             )
     return tuned
+
+
+def _begins(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row as tuning remembers where it began."""
+    chosen = bench.cell({key: value for key, value in row.items() if key != "search"}, 0).chosen()
+    return {key: value for key, value in chosen.items() if key != "seed"}
 
 
 def _takes_seeds(make: Callable[..., Any]) -> bool:

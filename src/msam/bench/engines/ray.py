@@ -87,6 +87,7 @@ class Ray(Engine):
         alone = self.address == "local"
         if alone:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
+            os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # nor is `print` replaced in the user's process
         try:
             _knock(self.address)
             ray.init(
