@@ -1,6 +1,8 @@
 """A Ray cluster whose machines go away, or do not answer."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -53,3 +55,16 @@ def test_a_cluster_that_does_not_answer_is_named(monkeypatch):
         ValueError, match=r"No Ray cluster answers at '127.0.0.1:9': .*refused.* take the address 'local'"
     ):
         list(load("ray")(address="127.0.0.1:9").map(abs, [1]))
+
+
+def test_nothing_of_the_users_process_is_replaced():
+    """Ray's progress bars, made as soon as a worker is heard, would put a function of their own in place of `print`."""
+    program = (
+        "import builtins; from msam.bench.engines import load; before = builtins.print\n"
+        "if __name__ == '__main__':\n"
+        "    list(load('ray')().map(abs, [1]))\n"
+        "    from ray.experimental import tqdm_ray\n"
+        "    tqdm_ray.instance(); assert builtins.print is before"
+    )
+    plain = {key: value for key, value in os.environ.items() if key != "RAY_TQDM_PATCH_PRINT"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=plain, capture_output=True, timeout=120)
