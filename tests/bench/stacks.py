@@ -1,11 +1,17 @@
 """Small configurations of runs that differ in seeds, and what two records have in common."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from msam.bench import _stack
 from msam.record import read, without_volatile
 from msam.train import RunConfig, config
+from msam.train.trainer import Trainer
 
 DIAL = {"name": "dial", "train_size": 160, "valid_size": 30, "test_size": 30, "bayes_samples": 100}
 DIGITS = {"name": "avdigits", "train_size": 80, "valid_size": 20, "test_size": 20}
@@ -37,3 +43,23 @@ def furthest(a: Any, b: Any) -> float:
     if isinstance(a, float) and isinstance(b, float) and math.isfinite(a) and math.isfinite(b):
         return abs(a - b)
     return 0.0 if a == b or (a != a and b != b) else math.inf
+
+
+class Interrupted(BaseException):
+    """Ends a stack as Ctrl-C does."""
+
+
+@contextmanager
+def stopped_in_its_second_epoch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have a stack inside the block interrupted when seed 1 has ended its second epoch; checkpoints are of the first."""
+    monkeypatch.setattr(_stack, "CHECKPOINT_SECONDS", 0.0)
+
+    def interrupted(self: Trainer, line: dict[str, Any], ended: Any = Trainer.end_epoch) -> None:
+        ended(self, line)
+        if self.at.epoch == 2 and self.config.seed == 1:
+            raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "end_epoch", interrupted)
+        with pytest.raises(Interrupted):
+            yield

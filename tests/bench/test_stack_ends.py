@@ -18,13 +18,9 @@ from msam.data import TensorSplit
 from msam.record import read
 from msam.train import train
 from msam.train.trainer import Trainer
-from tests.bench.stacks import lines, seeds
+from tests.bench.stacks import Interrupted, lines, seeds, stopped_in_its_second_epoch
 
 SCRIPT = Path(__file__).parent / "kill_a_stack.py"
-
-
-class Interrupted(BaseException):
-    """Ends a stack as Ctrl-C does."""
 
 
 def weights(folder):
@@ -152,17 +148,8 @@ def test_runs_with_other_numbers_of_samples_are_trained_one_by_one(rate, monkeyp
 def left(monkeypatch, tmp_path):
     """Two runs of three epochs, interrupted in the second: checkpoints are those of the first."""
     configs = seeds(2, epochs=3)
-    monkeypatch.setattr(_stack, "CHECKPOINT_SECONDS", 0.0)
-
-    def interrupted(self, line, ended=Trainer.end_epoch):
-        ended(self, line)
-        if self.at.epoch == 2 and self.config.seed == 1:
-            raise Interrupted
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "end_epoch", interrupted)
-        with pytest.raises(Interrupted):
-            train_together(configs, places(tmp_path, 2))
+    with stopped_in_its_second_epoch(monkeypatch):
+        train_together(configs, places(tmp_path, 2))
     return configs, places(tmp_path, 2)
 
 

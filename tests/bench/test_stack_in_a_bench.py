@@ -3,12 +3,10 @@
 import pytest
 
 from msam import bench
-from msam.bench import _stack, cells
+from msam.bench import cells
 from msam.bench.cells import WORK, filed
-from msam.train.trainer import Trainer
 from tests.bench.inline import Inline
-from tests.bench.stacks import furthest, seeds
-from tests.bench.test_stack_ends import Interrupted
+from tests.bench.stacks import Interrupted, furthest, seeds, stopped_in_its_second_epoch
 
 SIX_DIGITS = 2e-6
 
@@ -54,17 +52,8 @@ def test_weights_are_kept_of_every_lane(tmp_path):
 @pytest.mark.parametrize("then", [True, False], ids=["stacked again", "alone"])
 def test_a_bench_that_was_stopped_in_a_stack_goes_on(then, monkeypatch, tmp_path):
     configs = seeds(3, epochs=3, sharpness="msam", record_every=0)
-    monkeypatch.setattr(_stack, "CHECKPOINT_SECONDS", 0.0)
-
-    def interrupted(self, line, ended=Trainer.end_epoch):
-        ended(self, line)
-        if self.at.epoch == 2 and self.config.seed == 1:
-            raise Interrupted
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "end_epoch", interrupted)
-        with pytest.raises(Interrupted):
-            run(configs, tmp_path / "stopped", stacked=True)
+    with stopped_in_its_second_epoch(monkeypatch):
+        run(configs, tmp_path / "stopped", stacked=True)
     whole, stopped = run(configs, tmp_path / "whole", stacked=True), run(configs, tmp_path / "stopped", stacked=then)
     for one, other in zip(stopped, whole, strict=True):
         assert furthest(told(one), told(other)) <= SIX_DIGITS
