@@ -1,6 +1,7 @@
 """A record is a sound file whatever happens to the process or to the disk."""
 
 import errno
+import gc
 import json
 import math
 import subprocess
@@ -263,3 +264,20 @@ def test_two_equal_runs_differ_only_in_what_is_volatile():
     assert one != other
     assert record.without_volatile(one) == record.without_volatile(other)
     assert record.without_volatile(one) == {"kind": "epoch", "loss": 1.0, "inner": [{"x": [1]}]}
+
+
+def test_the_collector_is_as_it_was_after_records_were_found_or_not(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"kind":"header"}\n')
+    find(tmp_path)
+    assert gc.isenabled()
+    (tmp_path / "a.jsonl").write_text("no record\n")
+    with pytest.raises(ValueError, match="not JSON"):
+        find(tmp_path)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match="not JSON"):
+            find(tmp_path)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
