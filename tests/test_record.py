@@ -268,16 +268,16 @@ def test_two_equal_runs_differ_only_in_what_is_volatile():
 
 def test_the_collector_is_as_it_was_after_records_were_found_or_not(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"kind":"header"}\n')
-    find(tmp_path)
+    record.find(tmp_path)
     assert gc.isenabled()
     (tmp_path / "a.jsonl").write_text("no record\n")
     with pytest.raises(ValueError, match="not JSON"):
-        find(tmp_path)
+        record.find(tmp_path)
     assert gc.isenabled()
     gc.disable()
     try:
         with pytest.raises(ValueError, match="not JSON"):
-            find(tmp_path)
+            record.find(tmp_path)
         assert not gc.isenabled()
     finally:
         gc.enable()
