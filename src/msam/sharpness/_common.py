@@ -17,7 +17,7 @@ SHORTEST = torch.finfo(torch.float32).tiny  # a shorter direction counts as zero
 class Common(TypedDict, total=False):
     """What every rule takes.
 
-    Arguments:
+    Attributes:
         sync: average contributions over ranks when torch.distributed is initialised.
         monitor: every that many climbs put `gradient_change` and `cosine` into `last`; 0 = never.
         rho_schedule: how the radius goes on: constant, inverse_sqrt (rho / sqrt(t) at step t), learning_rate (in
