@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 
 from msam import record, selection
-from msam.report import controls, pairs, report, rows, runs
+from msam.report import controls, gains, pairs, paper, report, rows, runs
+from msam.report.charts import Dots
 from msam.report.rows import Block
+from msam.report.sections import sections
 from tests.report._records import config, write
 
 MSAM = {"name": "msam", "rho": 0.2, "scope": "all", "weighting": "batch", "loss": "weighted", "share": "contribution"}
 SHARE = 0.7  # of every step of the records below
-FULL: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+Plan = dict[str, tuple[Any, Any, dict[str, Any]]]
+FULL: Plan = {
     "joint": ("joint", None, {}),
     "msam": ("joint", MSAM, {}),
     "twice": ("joint", None, {"epochs": 6}),
@@ -23,9 +26,7 @@ FULL: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }
 
 
-def study(
-    folder: Path, plan: dict[str, tuple[Any, Any, dict[str, Any]]], levels: Sequence[float] = (0.8, 0.9)
-) -> Block:
+def study(folder: Path, plan: Plan, levels: Sequence[float] = (0.8, 0.9)) -> Block:
     for name, (method, rule, more) in plan.items():
         for seed, level in enumerate(levels):
             settings = config(method, rule, seed=seed, **more)
@@ -69,6 +70,37 @@ def test_msam_meets_each_of_its_controls_once(tmp_path: Path) -> None:
     # the rest of the family: the best SAM row and the ensemble are rows of their own right, the other controls are not
     assert {a for a, b in met if b == "Joint (epochs=3)"} == {"M-SAM", "SAM, control", "Ensemble, control"}
     assert {c.family for c in pairs.comparisons(block)} == {len(met)} == {7}
+
+
+def test_a_control_never_stands_for_a_name_that_another_row_has(tmp_path: Path) -> None:
+    """Here every control is above the row that it could be taken for, on validation too."""
+    plain: Plan = {"joint": FULL["joint"], "sam": ("joint", {"name": "sam", "rho": 0.05}, {})}
+    study(tmp_path, plain, levels=(0.6, 0.7))
+    block = controls.marked(study(tmp_path, {name: parts for name, parts in FULL.items() if name != "joint"}))
+    names = {name: row.label for name, row in pairs.standing(block).items()}
+    assert names == {
+        "Joint": "Joint (epochs=3)",
+        "Joint, twice the epochs": "Joint (epochs=6), control",
+        "Ensemble": "Ensemble, control",
+        "GNP, control": "GNP, control",
+        "SAM": "SAM (rho=0.05)",
+        "SAM, control": "SAM (rho=0.14), control",
+        "M-SAM": "M-SAM",
+    }
+    table = paper.accuracy("late", [block])
+    accuracy = {line["row"]: line["avdigits: accuracy mean"] for line in table.numbers}
+    assert [accuracy[name] for name in ("SAM", "SAM, control")] == pytest.approx([0.65, 0.85])
+    met = [(a.label, b.label) for a, b in pairs.meeting(block)]
+    assert {("M-SAM", "SAM (rho=0.05)"), ("M-SAM", "SAM (rho=0.14), control")} <= set(met)
+    assert ("SAM (rho=0.14), control", "Joint (epochs=3)") not in met
+
+
+def test_msam_gains_over_joint_once_though_joint_is_a_control_too(tmp_path: Path) -> None:
+    study(tmp_path, FULL, levels=(0.8, 0.9))
+    (section,) = sections(runs.finished(record.find(tmp_path), selection.load("last"))[0], selection.load("last"))
+    lanes = ["Ensemble, control", "SAM, control", "M-SAM"]
+    for chart in (gains.chart([section]), next(c for c in section.charts if c.name == "overview")):
+        assert [mark.label for mark in chart.panels[-1].marks if isinstance(mark, Dots)] == lanes
 
 
 @pytest.mark.parametrize("kind", controls.KINDS)

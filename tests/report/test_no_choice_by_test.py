@@ -66,7 +66,7 @@ def choices(folder: Path) -> dict[str, object]:
         "controls": [controls.found(block) for block in blocks],
         "missing": [[controls.missing(block, row) for row in controls.guarded(block)] for block in blocks],
         "ranked": (sorted(ranked.rows) if ranked else None, why),
-        "stands for its name": [{name: row.label for name, row in ranks.standing(block).items()} for block in blocks],
+        "stands for its name": [{name: row.label for name, row in pairs.standing(block).items()} for block in blocks],
     }
 
 

@@ -5,14 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from msam.report import stats
+from msam.report import pairs, stats
 from msam.report.charts import Chart, Dots, Panel
 from msam.report.marks import paired_dots
 from msam.report.rows import Row
 from msam.report.sections import Section
-
-JOINT = "Joint"
-"""Name of the rows that others are measured against."""
 
 
 def chart(sections: Sequence[Section]) -> Chart:
@@ -38,11 +35,10 @@ def relative(ours: Row, theirs: Row) -> list[float]:
 
 
 def _marks(section: Section) -> list[Dots]:
-    by_label = {row.label: row for row in section.block.rows}
     marks = []
-    for ours, joint in ((by_label[c.name], by_label[c.against]) for c in section.comparisons):
-        gains = relative(ours, joint)
-        if joint.name == JOINT and all(map(math.isfinite, gains)):
-            colour, ends = section.style.colours[ours.label], stats.interval(np.array(gains))
-            marks.append(paired_dots(ours, joint, colour, gains, math.fsum(gains) / len(gains), *ends))
+    for _, ours, joint in pairs.over_joint(section.block, section.comparisons):
+        gained = relative(ours, joint)
+        if all(map(math.isfinite, gained)):
+            colour, ends = section.style.colours[ours.label], stats.interval(np.array(gained))
+            marks.append(paired_dots(ours, joint, colour, gained, math.fsum(gained) / len(gained), *ends))
     return marks

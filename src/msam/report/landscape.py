@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from msam.report import pairs
 from msam.report.charts import Array, Chart, Panel, Surface
 from msam.report.marks import seed_name
-from msam.report.pairs import best
 from msam.report.rows import Block, Row
 from msam.report.runs import Run, number
 
@@ -49,12 +49,11 @@ def chart(block: Block) -> Chart:
 
 
 def _rows(block: Block) -> list[Row]:
-    probed = [row for row in block.multimodal if any(_found(run) for run in row.runs)]
-    by_name = [best([row for row in probed if row.name == name]) for name in dict.fromkeys(row.name for row in probed)]
-    rows = [row for row in by_name if row is not None]
-    first = [row for name in FIRST for row in rows if row.name == name]
-    shown = [*first, *(row for row in rows if row not in first)][:MOST]
-    return [row for row in block.rows if row in shown]
+    """The probed rows to show; those of the paper's figure first, a control only where there is room."""
+    probed = {name: [row for row in rows if any(map(_found, row.runs))] for name, rows in pairs.named(block).items()}
+    by_name = {name: row for name, rows in probed.items() if (row := pairs.best(rows)) is not None}
+    shown = sorted(by_name, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))[:MOST]
+    return [row for row in block.rows if row in [by_name[name] for name in shown]]
 
 
 def _runs(rows: Sequence[Row]) -> list[tuple[Row, str, dict[str, Any]]]:

@@ -1,12 +1,11 @@
 """The table at the head of the page: every row on all data, what it gains over Joint, and what it costs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from msam.report import gains, stats
-from msam.report.rows import Row
+from msam.report import gains, pairs, stats
 from msam.report.runs import number
 from msam.report.sections import Section
 from msam.report.stats import summary
@@ -17,7 +16,7 @@ def table(sections: Sequence[Section]) -> Table:
     """Return a line per row and section: accuracy and its gain over Joint with their intervals, passes and times."""
     columns = (
         Column("Row", keys=("row",)),
-        Column("Data", keys=("data",)),
+        Column("Data", keys=("data",), shown=len(sections) > 1),
         Column("Seeds", "whole", ("seeds",)),
         Column("Accuracy (%)", "estimate", ("accuracy", "accuracy low", "accuracy high"), scale=100, digits=1),
         Column(
@@ -33,7 +32,7 @@ def table(sections: Sequence[Section]) -> Table:
         Column("Time (ms/step)", "number", ("milliseconds",), digits=1),
         Column("Time (s/run)", "number", ("seconds",), digits=1),
     )
-    values = tuple(_values(section, row) for section in sections for row in section.block.rows)
+    values = tuple(line for section in sections for line in _lines(section))
     caption = (
         "Test, at the selected epoch; means over seeds and, in brackets, 95\u00a0% BCa bootstrap intervals of the mean, of "
         "the difference paired by seed. Relative gain: Eq. 21 seed by seed, then the mean. Passes are backward passes; "
@@ -43,23 +42,21 @@ def table(sections: Sequence[Section]) -> Table:
     return Table("All rows", columns, values, caption)
 
 
-def _values(section: Section, row: Row) -> tuple[Value, ...]:
-    by_label = {one.label: one for one in section.block.rows}
-    compared = next(
-        (c for c in section.comparisons if c.name == row.label and by_label[c.against].name == gains.JOINT), None
-    )
-    gained = gains.relative(row, by_label[compared.against]) if compared else []
-    return (
-        row.label,
-        section.block.title,
-        len(row.runs),
-        _estimate(row.values("accuracy")),
-        Estimate(compared.mean, compared.low, compared.high) if compared else Estimate(math.nan),
-        summary(gained).mean,
-        summary(row.values("passes")).mean,
-        summary(row.values("milliseconds")).mean,
-        summary([number((run.record.end or {}).get("seconds")) for run in row.runs]).mean,
-    )
+def _lines(section: Section) -> Iterator[tuple[Value, ...]]:
+    met = {ours.label: (c, joint) for c, ours, joint in pairs.over_joint(section.block, section.comparisons)}
+    for row in section.block.rows:
+        c, joint = met.get(row.label, (None, None))
+        yield (
+            row.label,
+            section.block.title,
+            len(row.runs),
+            _estimate(row.values("accuracy")),
+            Estimate(c.mean, c.low, c.high) if c else Estimate(math.nan),
+            summary(gains.relative(row, joint)).mean if joint else math.nan,
+            summary(row.values("passes")).mean,
+            summary(row.values("milliseconds")).mean,
+            summary([number((run.record.end or {}).get("seconds")) for run in row.runs]).mean,
+        )
 
 
 def _estimate(values: Sequence[float]) -> Estimate:

@@ -1,6 +1,6 @@
-"""Which rows of a block meet: by what they are and by validation, never by a test number."""
+"""Which rows of a block meet, and which stands for a name: by what they are and by validation, never by a test number."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def comparisons(block: Block) -> list[Comparison]:
     Every row meets Joint, M-SAM meets SAM and its controls, which meet nobody else but for the ensemble. Models of one
     modality are no competitors of Joint and stay out of the family. Where there are several Joint rows, a row meets the
     one that shares its other settings, else its length. Where there are several M-SAM or SAM rows of one method, those with
-    the best mean validation accuracy meet.
+    the best mean validation accuracy meet; a SAM row that is a control is no candidate where there is another.
     """
     found = [stats.compare(a.label, b.label, *v) for a, b in meeting(block) if (v := _shared(a, b))[0]]
     return stats.family(found)
@@ -58,13 +58,38 @@ def comparisons(block: Block) -> list[Comparison]:
 
 def meeting(block: Block) -> list[tuple[Row, Row]]:
     """Return the pairs of rows that meet, each pair once."""
-    rivals = [row for row in block.rows if row.method != "unimodal" and row.label not in _only_controls(block)]
+    only = _only_controls(block)
+    rivals = [row for row in block.rows if row.method != "unimodal" and row.label not in only]
     pairs = [(row, base) for row in rivals if (base := _joint(block, row)) is not None and base is not row]
     for ours in champions(block):
-        sam = _best_sam(block, ours.method)
+        sam = _own_sam(block, ours.method)
         pairs += [(ours, sam)] if sam is not None else []
         pairs += [(ours, control) for kind in controls.wanted(ours) for control in controls.of(block, ours, kind)]
     return list({(a.label, b.label): (a, b) for a, b in pairs}.values())
+
+
+def over_joint(block: Block, comparisons: Sequence[Comparison]) -> list[tuple[Comparison, Row, Row]]:
+    """Return the comparisons with Joint, one per row at most, with their two rows; Joint as a control is left out."""
+    rows = {row.label: row for row in block.rows}
+    found = [(c, rows[c.name], rows[c.against]) for c in comparisons]
+    return [(c, ours, other) for c, ours, other in found if other is _joint(block, ours)]
+
+
+def standing(block: Block) -> Mapping[str, Row]:
+    """Return the row that stands for each name, the best on validation of those that have it."""
+    return {name: row for name, rows in named(block).items() if (row := best(rows)) is not None}
+
+
+def named(block: Block) -> Mapping[str, Sequence[Row]]:
+    """Return the rows of several modalities by the names they compete under; a control has a name of its own."""
+    twice = {control.label for control in controls.found(block) if control.kind == "twice"}
+    only = _only_controls(block)
+    rows: dict[str, list[Row]] = {}
+    for row in block.rows:
+        if row.method != "unimodal":
+            suffix = ", twice the epochs" if row.label in twice else ", control" if row.label in only else ""
+            rows.setdefault(row.name + suffix, []).append(row)
+    return rows
 
 
 def champions(block: Block) -> list[Row]:
@@ -79,14 +104,18 @@ def best(rows: Sequence[Row]) -> Row | None:
     return max(rows, key=lambda row: np.nan_to_num(np.mean(row.values("valid_accuracy"))), default=None)
 
 
-def _best_sam(block: Block, method: str) -> Row | None:
-    return best([row for row in block.rows if (row.method, row.sharpness) == (method, "sam")])
+def _own_sam(block: Block, method: str) -> Row | None:
+    """The row that is SAM's own, at its own radius; a control is where there is no other."""
+    rows = [row for row in block.rows if (row.method, row.sharpness) == (method, "sam")]
+    smaller = {control.label for control in controls.found(block) if control.kind == "smaller"}
+    return best([row for row in rows if row.label not in smaller] or rows)
 
 
 def _only_controls(block: Block) -> set[str]:
-    """Labels of rows that are there for M-SAM alone; the ensemble is a method too, and the best SAM row is SAM's."""
+    """Labels of rows that are there for M-SAM alone; the ensemble is a method too, and one SAM row is SAM's own."""
     found = {control.label for control in controls.found(block) if control.kind != "ensemble"}
-    return found - {row.label for row in (_best_sam(block, r.method) for r in block.rows) if row is not None}
+    own = (_own_sam(block, method) for method in {row.method for row in block.rows})
+    return found - {row.label for row in own if row is not None}
 
 
 def _joint(block: Block, row: Row) -> Row | None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from msam.report import best, gains, ranks, stats, theirs
+from msam.report import best, gains, pairs, stats, theirs
 from msam.report.best import Best
 from msam.report.datasets import dataset_of
 from msam.report.rows import Block, Row
@@ -118,7 +118,7 @@ def gain(blocks: Sequence[Block]) -> Table:
 def _lines(block: Block) -> dict[str, Row]:
     """The row that stands for each name, unimodal models first."""
     alone = {row.label: row for row in block.rows if row.method == "unimodal"}
-    return {**alone, **ranks.standing(block)}
+    return {**alone, **pairs.standing(block)}
 
 
 def _names(lines: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,7 +1,7 @@
 """Ranks over blocks: Friedman's test, and Nemenyi's critical difference of mean ranks (Demsar, JMLR 2006)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -9,8 +9,8 @@ from itertools import count
 import numpy as np
 from scipy import stats
 
-from msam.report import controls, pairs
-from msam.report.rows import Block, Row
+from msam.report import pairs
+from msam.report.rows import Block
 from msam.report.stats import LEVEL
 
 Array = np.ndarray
@@ -144,12 +144,12 @@ def over(blocks: Sequence[Block]) -> tuple[Ranks | None, str]:
     """Return the ranks over blocks and no words, or no ranks and why there are none; nothing at all of a single block.
 
     Rows are matched by name, method and rule, and only those that every block has are ranked. Where a block has several of
-    one name, the one with the best mean validation accuracy stands for it. Joint training for twice the epochs is a
-    row of its own. Models of one modality are left out.
+    one name, the one with the best mean validation accuracy stands for it. Controls have names of their own. Models of
+    one modality are left out.
     """
     if len(blocks) < 2:
         return None, ""
-    found = [standing(block) for block in blocks]
+    found = [pairs.standing(block) for block in blocks]
     names = [name for name in found[0] if all(name in rows for rows in found)]
     left = list(dict.fromkeys(name for rows in found for name in rows if name not in names))
     values = np.array([[np.mean(rows[name].values("accuracy")) for name in names] for rows in found])
@@ -167,13 +167,3 @@ def over(blocks: Sequence[Block]) -> tuple[Ranks | None, str]:
             f"{enough_blocks(len(names))} blocks are the fewest that could."
         )
     return friedman(values[:, finite], names, [block.title for block in blocks], left=left), ""
-
-
-def standing(block: Block) -> Mapping[str, Row]:
-    """The row that stands for each name, chosen by validation."""
-    twice = {control.label for control in controls.found(block) if control.kind == "twice"}
-    rows: dict[str, list[Row]] = {}
-    for row in block.rows:
-        if row.method != "unimodal":
-            rows.setdefault(f"{row.name}, twice the epochs" if row.label in twice else row.name, []).append(row)
-    return {name: best for name, several in rows.items() if (best := pairs.best(several)) is not None}

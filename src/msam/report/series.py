@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from msam.report import curvature, gradients, landscape, runs, streams
+from msam.report import curvature, gradients, landscape, pairs, runs, streams
 from msam.report.charts import Chart, Panel, Style
 from msam.report.marks import BAND, dots, over_epochs, paired_dots, seeds
 from msam.report.rows import Block
@@ -33,19 +33,17 @@ def overview(block: Block, comparisons: Sequence[Comparison], style: Style) -> C
     reached = [
         dots(row, style.colours[row.label], [100 * value for value in row.values("accuracy")]) for row in block.rows
     ]
-    by_label = {row.label: row for row in block.rows}
     gained = [
         paired_dots(
-            by_label[c.name],
-            by_label[c.against],
-            style.colours[c.name],
+            ours,
+            joint,
+            style.colours[ours.label],
             [100 * value for value in c.differences],
             100 * c.mean,
             100 * c.low,
             100 * c.high,
         )
-        for c in comparisons
-        if by_label[c.against].name == "Joint"
+        for c, ours, joint in pairs.over_joint(block, comparisons)
     ]
     panels = [Panel("Test accuracy", "accuracy (%)", "", reached)]
     if gained:
