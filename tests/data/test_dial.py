@@ -131,6 +131,26 @@ def test_a_knob_moves_what_it_names_alone():
         assert np.array_equal(same, target)
 
 
+def test_shuffled_worlds_deal_the_same_signals_and_modes_out_to_other_modalities():
+    drawn = [world(modalities=3, seed=seed, shuffle=True, signal=(4, 3, 2), modes=(4, 1, 2)) for seed in range(60)]
+    assert len({made.dealt for made in drawn}) == 6
+    for made in drawn[:6]:
+        assert sorted(made.dealt) == [0, 1, 2]
+        norms = [float(np.linalg.norm(p, axis=-1).mean()) for p in made.prototypes]
+        assert norms == pytest.approx([(4, 3, 2)[place] for place in made.dealt])
+        assert [p.shape[1] for p in made.prototypes] == [(4, 1, 2)[place] for place in made.dealt]
+    facts = dial(seed=3, shuffle=True, modalities=3, **SMALL).facts
+    assert [facts[f"dealt/modality_{m}"] for m in range(3)] == [float(place) for place in drawn[3].dealt]
+
+
+def test_what_is_dealt_alone_makes_the_world():
+    """A shuffled world is the plain one that was given its signals and modes in the order in which they were dealt."""
+    made = world(seed=5, shuffle=True)
+    given = {"signal": tuple((4.0, 3.0)[m] for m in made.dealt), "modes": tuple((4, 1)[m] for m in made.dealt)}
+    for mine, other in zip(made.prototypes, world(seed=5, **given).prototypes, strict=True):
+        assert np.array_equal(mine, other)
+
+
 def test_classes_come_equally_often():
     counts = dial(train_size=10000, bayes_samples=1).train.target.bincount()
     assert (counts.sub(1000).abs() < 4 * (10000 * 0.1 * 0.9) ** 0.5).all()
@@ -140,7 +160,8 @@ def test_facts_hold_a_bayes_accuracy_and_its_error_for_every_coalition():
     facts = dial(modalities=3, **SMALL).facts
     names = {"modality_0", "modality_1", "modality_2", "all"}
     names |= {"modality_0+modality_1", "modality_0+modality_2", "modality_1+modality_2"}
-    assert set(facts) == {f"{kind}/{name}" for kind in ("bayes", "bayes_se") for name in names}
+    dealt = {f"dealt/modality_{m}" for m in range(3)}
+    assert set(facts) == {f"{kind}/{name}" for kind in ("bayes", "bayes_se") for name in names} | dealt
     for name in names:
         accuracy = facts[f"bayes/{name}"]
         assert facts[f"bayes_se/{name}"] == pytest.approx((accuracy * (1 - accuracy) / 100) ** 0.5)

@@ -14,7 +14,7 @@ from msam import checks
 from msam.shapley import coalitions
 
 Array = NDArray[np.float64]
-STREAMS = ("world", "train", "valid", "test", "bayes")
+STREAMS = ("world", "train", "valid", "test", "bayes", "dealt")
 CHUNK = 5000
 
 
@@ -28,6 +28,7 @@ class World:
         rotations: Q_m, for each modality `(d, d)`, orthogonal with determinant 1.
         synergy: a, distance of a cue from 0.
         nuisance: standard deviation of what carries nothing.
+        dealt: for each modality the place, among the signals and modes that were given, of those it has.
     """
 
     seed: int
@@ -35,6 +36,7 @@ class World:
     rotations: tuple[Array, ...]
     synergy: float
     nuisance: float
+    dealt: tuple[int, ...]
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ def dial(
     classes: Classes = 10,
     signal: tuple[float, ...] | None = None,
     modes: tuple[int, ...] | None = None,
+    shuffle: bool = False,
     redundancy: Share = 1.0,
     synergy: Annotated[float, SCALE] = 0.0,
     nuisance: Annotated[float, SCALE] = 1.0,
@@ -54,7 +55,8 @@ def dial(
 
     Facts: "bayes/modality_0", ..., "bayes/all", and for more than two modalities "bayes/modality_0+modality_1", ...,
     the accuracies of the exact posterior on fresh draws; "bayes_se/..." are their standard errors, at most
-    `0.5 / sqrt(bayes_samples)`.
+    `0.5 / sqrt(bayes_samples)`. "dealt/modality_m" is the place of its signal and modes among those given: m, unless they
+    were shuffled.
 
     Each split and each modality has a random stream of its own, and with one seed a knob moves what it names alone:
     `synergy` the cues, `nuisance` the rest, `signal` the length of prototypes, a size its split.
@@ -65,6 +67,7 @@ def dial(
         classes: C, 2 to 1000.
         signal: s_m, the norm of prototypes in units of the noise, for each modality; by default 4, then 3.
         modes: K_m, modes of a class, for each modality: 1 is easy to learn, more is slow; by default 4, then 1.
+        shuffle: deal the pairs (s_m, K_m) out to the modalities at random, so that which one is strong is the world's.
         redundancy: r in [0, 1]; 1: every modality has a code of the class; 0: of groups only.
         synergy: a >= 0; 0: the cues are noise.
         nuisance: standard deviation of the `dimension - informative - 1` directions that carry nothing.
@@ -92,6 +95,7 @@ def dial(
         classes=classes,
         signal=signal,
         modes=modes,
+        shuffle=shuffle,
         redundancy=redundancy,
         synergy=synergy,
         nuisance=nuisance,
@@ -121,6 +125,7 @@ def world(
     classes: Classes = 10,
     signal: tuple[float, ...] | None = None,
     modes: tuple[int, ...] | None = None,
+    shuffle: bool = False,
     redundancy: Share = 1.0,
     synergy: Annotated[float, SCALE] = 0.0,
     nuisance: Annotated[float, SCALE] = 1.0,
@@ -143,12 +148,16 @@ def world(
         raise ValueError(
             f"`dimension` must be > `informative` to leave room for the cue, received {dimension} and {informative}."
         )
+    dealt = tuple(range(modalities))
+    if shuffle:
+        dealt = tuple(int(m) for m in _mixture.streams(seed, "dealt", 0)[0].permutation(modalities))
+    signal, modes = tuple(signal[m] for m in dealt), tuple(modes[m] for m in dealt)
     shared, *own = _mixture.streams(seed, "world", modalities)
     groups = _mixture.partitions(classes, modalities)[:, shared.permutation(classes)]
     rotations = [_mixture.rotation(rng, dimension) for rng in own]
     unit = [_mixture.codes(*of, informative, redundancy) for of in zip(own, groups, modes, strict=True)]
     prototypes = [s * direction for s, direction in zip(signal, unit, strict=True)]
-    return World(seed, tuple(prototypes), tuple(rotations), synergy, nuisance)
+    return World(seed, tuple(prototypes), tuple(rotations), synergy, nuisance, dealt)
 
 
 def _split(made: World, name: str, size: int) -> TensorSplit:
@@ -162,6 +171,7 @@ def _facts(made: World, samples: int) -> dict[str, float]:
     return {
         **{f"bayes/{name}": value for name, value in named.items()},
         **{f"bayes_se/{name}": (value * (1 - value) / samples) ** 0.5 for name, value in named.items()},
+        **{f"dealt/{name}": float(place) for name, place in zip(made.modalities, made.dealt, strict=True)},
     }
 
 

@@ -38,7 +38,7 @@ def modality_parts(
             weights.append(_weights(rule, output, contributions, own))
         weight = weights[0]
         assert rule.kept is not None
-        dominant = rule.kept.index(max(rule.kept))
+        dominant = rule.chosen(rule.kept)
         climbing = weight[dominant] * own[dominant if len(own) > 1 else 0]
         if len(own) == 1:
             staying = (weight.sum(0) - weight[dominant]) * own[0]

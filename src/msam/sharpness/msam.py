@@ -1,13 +1,14 @@
 """M-SAM: modality-aware sharpness-aware minimization (Rajoli, Ji, Ma, Afghah, NeurIPS 2025)."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from msam.checks import Range, Search, in_range, one_of
+from msam.sharpness import _chosen
 from msam.sharpness._common import Common, Contributions, Direction
 from msam.sharpness._features import backward_reusing_features
 from msam.sharpness._modality_losses import Kind, modality_parts
@@ -41,6 +42,9 @@ class MSAM(Sharpness):
     who dominates. Encoders that do not climb run once a step in `backward()`, which is cheaper than SAM; not so where the
     next two options split the loss, or with `every`.
 
+    `modality` names who is taken for the dominant one instead: "weakest", "random", or a modality by its name; s is then
+    its contribution. These are controls: what awareness is worth is the distance to them.
+
     `weighting="sample"` takes the contributions of every sample, `L_d = mean_b nu_d,b L_b`: the losses are no multiples of
     one another, and the direction is not SAM's. `loss="response"` and `"masked"` give every modality a loss of its own,
     `L_m = nu_m CE(Phi_m, y)` of its Shapley logits (Sec. 3.6 writes L as such a sum), or `nu_m CE(f(x_m alone), y)` with
@@ -51,9 +55,10 @@ class MSAM(Sharpness):
         optimizer: any torch optimizer.
         rho: radius, >= 0.
         scope: where to climb: all, dominant, dominant+fusion; the last two need `model` or groups with roles.
+        modality: whose part climbs: dominant, weakest, random (anew in every step), or a name, which needs roles too.
         weighting: contributions of the batch, or of every sample.
         loss: weighted (the fused loss by contributions), response, or masked.
-        share: contribution (the dominant one's), one, or a number in [0, 1]: the weight of the second gradient.
+        share: contribution (that modality's), one, or a number in [0, 1]: the weight of the second gradient.
         compensate: climb by `rho / s`, so that the first-order effect is SAM's at `rho`.
         contributions_every: steps for which contributions are kept, >= 1.
         every: steps from climb to climb, >= 1; in between the change that climbing made is reused, scaled by `||g||`.
@@ -85,6 +90,7 @@ class MSAM(Sharpness):
         rho: Annotated[float, Range(ge=0), Search(0.02, 1.0, log=True)] = 0.05,
         *,
         scope: Literal["all", "dominant", "dominant+fusion"] = "all",
+        modality: str = "dominant",
         weighting: Literal["batch", "sample"] = "batch",
         loss: Kind = "weighted",
         share: Literal["contribution", "one"] | float = "contribution",
@@ -104,6 +110,7 @@ class MSAM(Sharpness):
         self.kept: list[float] | None = None
         self._along = 0.0
         self._roles = roles(optimizer, model)
+        self.modality = _chosen.known(modality, self._roles and self._roles.modalities)
         if self.climbs_in != "all" and self._roles is None:
             raise ValueError(
                 f"scope={scope!r} must know whose each parameter is: give `model` (a MultimodalModel), or an optimizer "
@@ -148,19 +155,35 @@ class MSAM(Sharpness):
         return found
 
     def share(self, contributions: Contributions | None) -> float:
-        """Return the largest contribution, or what was fixed instead.
+        """Return the contribution of the modality that climbs, or what was fixed instead.
 
         Raises:
             ValueError: if there are none, or they are not finite, `>= 0` and of sum 1.
         """
-        largest = float(min(max(sound(contributions)), 1.0))
-        return largest if self.fixed_share is None else self.fixed_share
+        values = sound(contributions)
+        own = min(max(values[self.chosen(values)], 0.0), 1.0)
+        return own if self.fixed_share is None else self.fixed_share
+
+    def chosen(self, contributions: Sequence[float], step: int | None = None) -> int:
+        """Return the place of the modality that climbs: of the largest contribution, unless `modality` says otherwise.
+
+        Arguments:
+            contributions: of the modalities.
+            step: blocks that were completed before the one that is asked of, this one's if None.
+
+        Raises:
+            ValueError: if the contributions are not one for each modality, where these are known.
+        """
+        names = self._roles and self._roles.modalities
+        if names is not None and len(contributions) != len(names):
+            raise ValueError(f"`contributions` must be of {list(names)}, received {len(contributions)} of them.")
+        return _chosen.place(self.modality, contributions, names, self.blocks if step is None else step)
 
     def scope(self, first: Gradients, contributions: Contributions | None) -> Gradients:
-        """Return the gradients of what climbs: all, or those of the dominant modality."""
+        """Return the gradients of what climbs: all, or those of one modality."""
         if self.climbs_in == "all" or self._roles is None:
             return first
-        members = self._roles.members(self._dominant(contributions), fusion=self.climbs_in == "dominant+fusion")
+        members = self._roles.members(self._climbing(contributions), fusion=self.climbs_in == "dominant+fusion")
         return {p: g for p, g in first.items() if p in members}
 
     def stretch(self, share: float) -> float:
@@ -195,15 +218,16 @@ class MSAM(Sharpness):
         With `weighting="sample"` contributions are `(M, N)`. The responses of modalities come from `model.fusion`.
         """
         if self.needs_samples:
+            step = self.blocks
             parts = modality_parts(self, model, losses, contributions, self.loss)
             output = backward_of_parts(
                 self, model, inputs, parts, present=present, backward=backward, contributions=lambda: self.kept
             )
-            self.last["share"] = max(self.kept or [0.0])
+            self.last["share"] = self.kept[self.chosen(self.kept, step)] if self.kept else 0.0
             return output
         if self.climbs_in != "all" and self.every == 1 and hasattr(model, "encode") and hasattr(model, "fuse"):
             return backward_reusing_features(
-                self, model, inputs, losses, contributions, self._dominant, present=present, backward=backward
+                self, model, inputs, losses, contributions, self._climbing, present=present, backward=backward
             )
         return super().backward(model, inputs, losses, contributions, present=present, backward=backward)
 
@@ -216,12 +240,9 @@ class MSAM(Sharpness):
         super().load_state_dict(state)
         self.kept, self._along = state["kept"], float(state["along"])
 
-    def _dominant(self, contributions: Contributions | None) -> str:
+    def _climbing(self, contributions: Contributions | None) -> str:
         assert self._roles is not None
-        values, modalities = sound(contributions), self._roles.modalities
-        if len(values) != len(modalities):
-            raise ValueError(f"`contributions` must be of {list(modalities)}, received {len(values)} of them.")
-        return modalities[values.index(max(values))]
+        return self._roles.modalities[self.chosen(sound(contributions))]
 
 
 def sound(contributions: Contributions | None) -> list[float]:
