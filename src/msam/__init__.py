@@ -11,7 +11,7 @@ Imports torch and nothing heavier; training, data and reports live in `msam.trai
 """
 
 from msam import shapley
-from msam.models import ConcatFusion, Fusion, MaxoutFusion, MultimodalModel, SharedFusion, SumFusion
+from msam.models import Adapted, ConcatFusion, Fusion, MaxoutFusion, MultimodalModel, SharedFusion, SumFusion, adapt
 from msam.sharpness import ASAM, FSAM, GAM, GNP, GSAM, MSAM, SAM, FisherSAM, ImbSAM, LookSAM, Sharpness
 from msam.types import Batch, Output
 
@@ -25,6 +25,7 @@ __all__ = [
     "GSAM",
     "MSAM",
     "SAM",
+    "Adapted",
     "Batch",
     "ConcatFusion",
     "FisherSAM",
@@ -37,5 +38,6 @@ __all__ = [
     "SharedFusion",
     "Sharpness",
     "SumFusion",
+    "adapt",
     "shapley",
 ]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from msam import checks
+from msam.models.adapt import Adapted, adapt
 from msam.models.encoders import ENCODERS, Encoder, encoder
 from msam.models.ensemble import EnsembleFusion
 from msam.models.fusion import ConcatFusion, Fusion, MaxoutFusion, SharedFusion, SumFusion
@@ -14,6 +15,7 @@ from msam.models.resnet import ResNet18
 __all__ = [
     "ENCODERS",
     "FUSIONS",
+    "Adapted",
     "ConcatFusion",
     "Encoder",
     "EnsembleFusion",
@@ -24,6 +26,7 @@ __all__ = [
     "ResNet18",
     "SharedFusion",
     "SumFusion",
+    "adapt",
     "build",
     "encoder",
 ]

@@ -1,13 +1,13 @@
 """What a model says when some of its modalities are absent."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from msam import checks
+from msam._modules import evaluating, inside
 from msam.shapley._values import coalitions
 
 
@@ -29,8 +29,9 @@ def coalition_logits(
     Arguments:
         model: for "feature" a `MultimodalModel` (anything with `modalities` and a `fusion` module); for "input" any
             callable from the mapping of inputs to logits `(N, C)` or to an `Output`; modules are set to evaluation mode.
-        features_or_inputs: modality -> `(B, ...)`: features for "feature", inputs for "input". For "input" its order
-            is the order of the modalities unless the model has `modalities`.
+            Where it has a method `with_only(inputs, present)`, as `msam.adapt` gives it, that says what is absent.
+        features_or_inputs: modality -> `(B, ...)`: features for "feature", inputs for "input" (of an adapted model, name
+            of an input -> it). For "input" its order is the order of the modalities unless the model has `modalities`.
         absent: see above.
         only: the coalitions wanted, as positions of modalities; default all, in the order of `coalitions(M)`.
         graph: keep the graph, for losses made of them; by default there is none.
@@ -43,18 +44,21 @@ def coalition_logits(
     """
     checks.one_of("absent", absent, ("feature", "input"))
     names = tuple(getattr(model, "modalities", None) or features_or_inputs)
-    missing = [name for name in names if name not in features_or_inputs]
+    without = getattr(model, "with_only", None) if absent == "input" else None
+    missing = [] if without else [name for name in names if name not in features_or_inputs]
     if missing:
         raise ValueError(
             f"Modality {missing[0]!r} is missing; found {sorted(features_or_inputs)}, expected {list(names)}."
         )
     wanted = coalitions(len(names)) if only is None else _wanted(only, len(names))
-    given = {n: features_or_inputs[n] if graph else features_or_inputs[n].detach() for n in names}
+    kept = features_or_inputs if without else names
+    given = {n: features_or_inputs[n] if graph else _detached(features_or_inputs[n]) for n in kept}
     with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
         if absent == "feature":
             return _fused_coalitions(model.fusion, given, wanted)
+        leave = without or _with_only
         with evaluating(model):
-            return torch.stack([_logits_of(model(_with_only(given, names, s))) for s in wanted])
+            return torch.stack([_logits_of(model(leave(given, [names[m] for m in s]))) for s in wanted])
 
 
 def _fused_coalitions(fusion: nn.Module, features: dict[str, Tensor], wanted: Sequence[tuple[int, ...]]) -> Tensor:
@@ -79,7 +83,7 @@ def _can_be_split(fusion: nn.Module) -> bool:
     """
     if not getattr(type(fusion), "splits", False) or fusion._forward_pre_hooks:
         return False
-    return not any(hasattr(p, "to_local") for p in fusion.parameters())
+    return not any(hasattr(p, "to_local") for module in inside(fusion) for p in module._parameters.values())
 
 
 def _sums(gains: Sequence[Tensor], nothing: Tensor, wanted: Sequence[tuple[int, ...]]) -> Tensor:
@@ -106,21 +110,12 @@ def _wanted(only: Sequence[tuple[int, ...]], num_modalities: int) -> tuple[tuple
     return wanted
 
 
-def _with_only(inputs: dict[str, Tensor], names: Sequence[str], members: tuple[int, ...]) -> dict[str, Tensor]:
-    return {n: x if position in members else torch.zeros_like(x) for position, (n, x) in enumerate(inputs.items())}
+def _with_only(inputs: dict[str, Tensor], present: Sequence[str]) -> dict[str, Tensor]:
+    return {n: x if n in present else torch.zeros_like(x) for n, x in inputs.items()}
 
 
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Have a module, and all inside it, in evaluation mode inside the block; any other callable is let be."""
-    modules = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
-    for module in modules:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in modules:
-            module.training = True
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _logits_of(output: Any) -> Tensor:
