@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from msam import checks
-from msam.bench._spaces import SEARCH, Spaces, space, tunable, unknown
-from msam.bench.grid import cell
+from msam.bench._spaces import Spaces, space, tunable, unknown
+from msam.bench.grid import SEARCH, cell
 from msam.checks import Range, Search
 from msam.train import RunConfig, config
 from msam.train.checkpoint import differing

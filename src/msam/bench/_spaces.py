@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from msam import checks
+from msam.bench.grid import SEARCH
 from msam.checks import Search
 from msam.train.config import Option, options, part_name
 
 TUNED = ("optimizer", "method", "sharpness")
 """Kinds of parts whose options are tuned."""
-
-SEARCH = "search"
-"""Key of a row's own spaces, which no configuration has."""
 
 Spaces = Mapping[str, Search | None]
 

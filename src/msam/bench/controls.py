@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from statistics import fmean
 
 from msam.bench._spaces import TUNED
-from msam.bench.grid import Grid, Settings
+from msam.bench.grid import SEARCH, Grid, Settings
 from msam.record import Record
 from msam.train import config
 from msam.train.config import laid_over, part_name
@@ -83,5 +83,5 @@ def _differ_in_tuning_alone(row: Settings, other: Settings) -> bool:
         part_name(key, row.get(key)) == part_name(key, other.get(key))
         if key in TUNED
         else row.get(key) == other.get(key)
-        for key in {*row, *other, *TUNED}
+        for key in {*row, *other, *TUNED} - {SEARCH}
     )

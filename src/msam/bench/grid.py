@@ -19,6 +19,9 @@ Settings = Mapping[str, Any]
 Axis = str | None | Settings | Sequence[str | Settings | None]
 """One part or several: a name, or a table with a `name` and options."""
 
+SEARCH = "search"
+"""Key of a row's own spaces for tuning, which no configuration has."""
+
 AXES = ("data", "fusion", "method", "sharpness", "optimizer")
 EARLY = ("early", "maxout")
 HELD: Settings = {"threads": 1, "record_every": 0}
@@ -141,7 +144,7 @@ def cell(settings: Settings, seed: int) -> RunConfig:
         raise ValueError(
             f"`seed` is given by the grid, run by run; received {settings['seed']!r}. Say which with `seeds`."
         )
-    settings = laid_over(HELD, settings)
+    settings = laid_over(HELD, {key: value for key, value in settings.items() if key != SEARCH})
     table = dict(_table("data", settings.get("data")))
     if table["name"] in WORLDS:
         table = {"seed": seed, **table}

@@ -157,7 +157,7 @@ def _tuned(grid: Grid, folder: Path, over: Mapping[str, Any]) -> Grid:
 
 def _begins(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row as tuning remembers where it began."""
-    chosen = bench.cell({key: value for key, value in row.items() if key != "search"}, 0).chosen()
+    chosen = bench.cell(row, 0).chosen()
     return {key: value for key, value in chosen.items() if key != "seed"}
 
 

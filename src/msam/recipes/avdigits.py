@@ -30,6 +30,11 @@ RATES_WITH_RADII = (0.01, 0.02, 0.05)
 TUNING_SEEDS = (100, 101, 102)
 
 
+def fitted(name: str) -> dict[str, Any] | str:
+    """Return a method as a run of twenty epochs takes it: by its name, or with what counts epochs fitted."""
+    return {"name": name, **FITTED[name]} if name in FITTED else name
+
+
 def demo(seeds: int) -> list[RunConfig]:
     """Return Joint, SAM, M-SAM and both unimodal nets on AV-digits, late fusion, seeds 0 .. seeds - 1."""
     return _seeded([*SETTINGS.values(), *UNIMODAL.values()], range(seeds), record_every=2)

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from msam import checks, methods, sharpness
 from msam.bench.grid import HELD, Grid, grid
-from msam.recipes import paper
+from msam.recipes import evidence, paper
 from msam.recipes._values import DATASETS
-from msam.recipes.avdigits import FITTED, SETTINGS
+from msam.recipes.avdigits import SETTINGS, fitted
 
 Seeds = int | Iterable[int]
 
@@ -40,7 +40,7 @@ def pairs(seeds: Seeds = 10) -> Grid:
     """Every method that admits it, without a rule, with SAM, and with M-SAM, on AV-digits, late fusion."""
     return grid(
         data="avdigits",
-        method=[_fitted(name) for name in methods.names() if name not in ("unimodal", "ensemble")],
+        method=[fitted(name) for name in methods.names() if name not in ("unimodal", "ensemble")],
         sharpness=["none", "sam", "msam"],
         seeds=seeds,
         **SETTINGS["joint"],
@@ -59,6 +59,7 @@ GRIDS: Mapping[str, Callable[..., Grid]] = {
     "avdigits": avdigits,
     "dial": dial,
     "pairs": pairs,
+    **{f"{evidence.PREFIX}{name}": make for name, make in evidence.GRIDS.items()},
     **{f"{paper.PREFIX}{dataset}": partial(_paper, dataset) for dataset in DATASETS},
 }
 
@@ -90,10 +91,6 @@ def _everything(
     data: str, seeds: Seeds, settings: Mapping[str, Any], fusions: tuple[str, ...] = ("late", "early")
 ) -> Grid:
     common = {"data": data, "fusion": list(fusions), "seeds": seeds, **settings}
-    rows = grid(method=[_fitted(name) for name in methods.names()], **common)
+    rows = grid(method=[fitted(name) for name in methods.names()], **common)
     rules = grid(sharpness=sharpness.names(), **common)
     return Grid({**rows.rows, **rules.rows}, rows.seeds, left_out=rows.left_out)
-
-
-def _fitted(name: str) -> Mapping[str, Any] | str:
-    return {"name": name, **FITTED[name]} if name in FITTED else name
