@@ -135,10 +135,11 @@ def one_of(name: str, value: str, options: Iterable[str]) -> str:
     Traceback (most recent call last):
     ValueError: Unknown value 'probabilty'. Did you mean 'probability'? Known: accuracy, probability.
     """
-    options = sorted(options)
+    options = tuple(options)
     if value in options:
         return value
-    raise ValueError(f"Unknown {name} {value!r}.{did_you_mean(value, options)} Known: {', '.join(options)}.")
+    near = did_you_mean(value, sorted(options))
+    raise ValueError(f"Unknown {name} {value!r}.{near} Known: {', '.join(sorted(options))}.")
 
 
 def did_you_mean(value: object, options: Iterable[str]) -> str:

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from msam import shapley
+from msam._modules import held
 from msam.methods import Method, Run
 from msam.models import MultimodalModel
 from msam.shapley._contributions import worth
-from msam.sharpness._tensors import held
 from msam.train.config import RunConfig
 from msam.types import Batch, Output
 

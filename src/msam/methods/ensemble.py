@@ -5,12 +5,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from msam._modules import held
 from msam.methods._about import About
 from msam.methods._base import Method, Run
 from msam.methods._heads import head_losses
 from msam.models import MultimodalModel
 from msam.models.ensemble import EnsembleFusion
-from msam.sharpness._tensors import held
 from msam.types import Batch, Output
 
 

@@ -116,8 +116,8 @@ class SumFusion(Fusion):
         """Return each head's logits without the bias, and the sum of the biases."""
         heads: dict[str, Any] = dict(self.linear.items())
         gains = [nn.functional.linear(pooled(features[name]), head.weight) for name, head in heads.items()]
-        biases = [head.bias for head in heads.values() if head.bias is not None]
-        return gains, reduce(torch.add, biases, gains[0].new_zeros(1, self.num_classes))
+        biases = [bias for head in heads.values() if (bias := head.bias) is not None]
+        return gains, reduce(torch.add, biases).unsqueeze(0) if biases else gains[0].new_zeros(1, self.num_classes)
 
     def own_parameters(self, modality: str) -> Iterator[nn.Parameter]:
         """Yield the weight and bias of the modality's head."""

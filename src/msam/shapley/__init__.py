@@ -10,8 +10,9 @@ it Eq. 18 fails), the factor 1/2 of Eq. 19 stands before the whole bracket, and 
 are the ones replaced by zeros.
 """
 
+from msam._modules import evaluating
 from msam.shapley._contributions import VALUES, Value, contributions, normalised
-from msam.shapley._logits import coalition_logits, evaluating
+from msam.shapley._logits import coalition_logits
 from msam.shapley._values import Sampled, coalitions, sampled_shapley_values, shapley_values
 
 __all__ = [

@@ -1,8 +1,8 @@
 """The climb: up by the radius, down again, whatever happens in between."""
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -22,21 +22,18 @@ class Climber(Protocol):
         ...
 
 
-@contextmanager
-def moved(rule: Climber, climbing: Gradients, rhos: Mapping[nn.Parameter, float]) -> Iterator[float]:
-    """Climb and yield the radius, 0 where nothing climbs; come back however the block ends.
+def moved(rule: Climber, climbing: Gradients, rhos: Mapping[nn.Parameter, float]) -> AbstractContextManager[float]:
+    """Return a block that climbs and yields the radius, 0 where nothing climbs, and comes back however it ends.
 
     Nothing climbs where there are no gradients, all radii are 0, or the direction's length is 0 or not finite.
     """
     known = set(rhos.values())
     radius = known.pop() if len(known) == 1 and climbing else max((rhos[p] for p in climbing), default=0.0)
+    if not radius:
+        return nullcontext(0.0)
     with torch.no_grad():
-        vectors, length = rule.direction(climbing) if radius else Direction({}, torch.zeros(()))
+        vectors, length = rule.direction(climbing)
     norm = float(length)
-    moves = steps(vectors, rhos)
-    del vectors
-    if radius and math.isfinite(norm) and norm > radius * SHORTEST:
-        with displaced(moves, norm, exact=rule.exact):
-            yield radius
-    else:
-        yield 0.0
+    if not (math.isfinite(norm) and norm > radius * SHORTEST):
+        return nullcontext(0.0)
+    return displaced(steps(vectors, rhos), norm, exact=rule.exact)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
+from msam._modules import held
 from msam.sharpness._checkpoint import fitted
 from msam.sharpness._climb import moved
 from msam.sharpness._common import DEFAULTS, Common, Contributions, Direction, sound_options
@@ -21,14 +22,7 @@ from msam.sharpness._radius import factors, initial_rates, radii, sound_radius
 from msam.sharpness._random import Replay
 from msam.sharpness._ranks import apart, mean_over_ranks, resharded
 from msam.sharpness._slots import Slots
-from msam.sharpness._tensors import (
-    Gradients,
-    blended,
-    calls,
-    compared,
-    held,
-    vector,
-)
+from msam.sharpness._tensors import Gradients, blended, calls, compared, vector
 
 if TYPE_CHECKING:
     from msam.sharpness._closure import ClosureOptimizer

@@ -11,6 +11,7 @@ from msam import checks
 
 Named = Literal["constant", "inverse_sqrt", "learning_rate"]
 RhoSchedule = Named | Callable[[int], float]
+SOUND = checks.Range(ge=0, lt=math.inf)
 
 
 def factors(
@@ -39,7 +40,7 @@ def factors(
     if schedule == "constant":
         return [1.0] * len(optimizer.param_groups)
     factor = schedule(step) if callable(schedule) else 1 / math.sqrt(step)
-    checks.in_range("rho_schedule(t)", factor, checks.Range(ge=0, lt=math.inf))
+    checks.in_range("rho_schedule(t)", factor, SOUND)
     return [float(factor)] * len(optimizer.param_groups)
 
 
@@ -62,8 +63,7 @@ def radii(
         if group.get("maximize"):
             raise ValueError("The optimizer must minimize, received maximize=True. Negate the loss instead.")
         radius = sound_radius(of_group(sound_radius(rho if taken else group.get("rho", rho)), position))
-        for p in group["params"]:
-            found[p] = radius
+        found |= dict.fromkeys(group["params"], radius)
     return found
 
 
@@ -73,4 +73,4 @@ def sound_radius(rho: float) -> float:
     Raises:
         ValueError: if it is negative or not finite.
     """
-    return checks.in_range("rho", rho, checks.Range(ge=0, lt=math.inf))
+    return checks.in_range("rho", rho, SOUND)

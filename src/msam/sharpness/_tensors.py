@@ -1,10 +1,10 @@
-"""What a climb does to lists of tensors: their length, a step along them, the blend of two gradients; statistics held."""
+"""What a climb does to lists of tensors: their length, a step along them, the blend of two gradients."""
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 Gradients = dict[nn.Parameter, Tensor]
 CLONE = getattr(torch, "_foreach_clone", None)  # younger than the oldest torch we work with
-PLAIN = (Tensor, nn.Parameter)  # known without asking: a question costs as much as the arithmetic on a small tensor
+PLAIN = {Tensor, nn.Parameter}  # known without asking: a question costs as much as the arithmetic on a small tensor
+IS_VIEW = operator.methodcaller("_is_view")
 
 
 def norm(tensors: Iterable[Tensor]) -> Tensor:
@@ -25,9 +26,9 @@ def norm(tensors: Iterable[Tensor]) -> Tensor:
     totals = []
     for together in _by_mesh(tensors):
         norms = torch._foreach_norm(together, 2, dtype)
-        device = norms[0].device
-        together = [n if n.device == device else n.to(device) for n in norms]
-        totals.append(whole(torch.linalg.vector_norm(torch.stack(together))))
+        if len({n.device for n in norms}) > 1:
+            norms = [n.to(norms[0].device) for n in norms]
+        totals.append(whole(torch.linalg.vector_norm(torch.stack(norms))))
     return totals[0] if len(totals) == 1 else torch.linalg.vector_norm(torch.stack(totals))
 
 
@@ -36,12 +37,21 @@ def sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "to_local")
 
 
+def plain(tensors: Iterable[Tensor]) -> bool:
+    """Tell whether all are tensors of torch's own kinds, so that none is sharded."""
+    return set(map(type, tensors)) <= PLAIN
+
+
 def local(tensor: Tensor) -> Tensor:
     """Return this rank's part of a sharded tensor, sharing its memory; any other as it is."""
-    if type(tensor) in PLAIN:
-        return tensor
     shard: Any = tensor
     return shard.to_local() if sharded(tensor) else tensor
+
+
+def locals_of(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Return this rank's part of each, see `local`."""
+    tensors = list(tensors)
+    return tensors if plain(tensors) else list(map(local, tensors))
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -53,7 +63,7 @@ def whole(tensor: Tensor) -> Tensor:
 def _by_mesh(tensors: list[Tensor]) -> list[list[Tensor]]:
     """Return the tensors in groups that one operation may take: plain ones, and those sharded over the same ranks."""
     groups: dict[Any, list[Tensor]] = {}
-    if tensors and all(type(tensor) in PLAIN for tensor in tensors):
+    if tensors and plain(tensors):
         return [tensors]
     for tensor in tensors:
         groups.setdefault(getattr(tensor, "device_mesh", None), []).append(tensor)
@@ -66,13 +76,12 @@ def blended(first: Gradients, second: Gradients, share: float) -> Gradients:
     To be called where no graph is made.
     """
     if len(first) == len(second) and all(map(operator.is_, first, second)):  # no questions to a dict of parameters
-        mine, others = list(map(local, second.values())), list(map(local, first.values()))
         if share < 1:
-            torch._foreach_lerp_(mine, others, 1 - share)
+            torch._foreach_lerp_(locals_of(second.values()), locals_of(first.values()), 1 - share)
         return second
     both = [p for p in second if p in first]
     if both and share < 1:
-        torch._foreach_lerp_([local(second[p]) for p in both], [local(first[p]) for p in both], 1 - share)
+        torch._foreach_lerp_(locals_of(second[p] for p in both), locals_of(first[p] for p in both), 1 - share)
     alone = {p: grad * share for p, grad in second.items() if p not in first}
     unused = {p: grad * (1 - share) for p, grad in first.items() if p not in second}
     return {**second, **alone, **unused}
@@ -80,7 +89,7 @@ def blended(first: Gradients, second: Gradients, share: float) -> Gradients:
 
 def kept(made: Gradients) -> Gradients:
     """Return the gradients, with copies of those that are views (into DDP's buckets), which the second pass overwrites."""
-    if not any(grad._is_view() for grad in made.values()):
+    if not any(map(IS_VIEW, made.values())):
         return dict(made)
     with torch.no_grad():
         return {p: grad.clone() if grad._is_view() else grad for p, grad in made.items()}
@@ -92,8 +101,9 @@ Steps = dict[float, tuple[list[nn.Parameter], list[Tensor]]]
 
 def steps(vectors: Gradients, radii: Mapping[nn.Parameter, float]) -> Steps:
     """Return who moves how far; usually all by the same radius."""
-    if vectors and len(set(radii.values())) == 1:
-        return {next(iter(radii.values())): (list(vectors), list(vectors.values()))}
+    known = set(radii.values()) if vectors else ()
+    if len(known) == 1:
+        return dict.fromkeys(known, (list(vectors), list(vectors.values())))
     found: Steps = {}
     for p, vector in vectors.items():
         movers, along = found.setdefault(radii[p], ([], []))
@@ -103,68 +113,36 @@ def steps(vectors: Gradients, radii: Mapping[nn.Parameter, float]) -> Steps:
 
 
 @contextmanager
-def displaced(moves: Steps, norm: float, *, exact: bool = True) -> Iterator[None]:
-    """Stand at `theta + radius / norm * vector` inside the block; come back however it ends.
+def displaced(moves: Steps, norm: float, *, exact: bool = True) -> Iterator[float]:
+    """Stand at `theta + radius / norm * vector` inside the block, and yield the largest radius; come back however it ends.
 
     From copies of theta, bit for bit; or, not exact, by subtracting the step again, to rounding and without the copies.
     It empties `moves`: vectors that are not the gradients themselves are a copy of the parameters less during the second
     pass, once exact climbing no longer needs them.
     """
-    weights = [local(p) for movers, _ in moves.values() for p in movers] if exact else []
-    moved: list[tuple[list[Tensor], list[Tensor], float]] = []
-    copies = copied(weights)
+    back: list[Callable[[], object]] = []
+    largest = max(moves, default=0.0)
     try:
         with torch.no_grad():
             for radius in list(moves):
                 movers, along = moves.pop(radius)
-                here, added = [local(p) for p in movers], [local(vector) for vector in along]
-                torch._foreach_add_(here, added, alpha=radius / norm)
+                here, added, length = locals_of(movers), locals_of(along), radius / norm
+                if exact:
+                    back.append(partial(torch._foreach_copy_, here, copied(here)))
+                torch._foreach_add_(here, added, alpha=length)
                 if not exact:
-                    moved.append((here, added, radius / norm))
+                    back.append(partial(torch._foreach_sub_, here, added, alpha=length))
                 del along, added
-        yield
+        yield largest
     finally:
         with torch.no_grad():
-            if copies:
-                torch._foreach_copy_(weights, copies)
-            for here, added, length in reversed(moved):
-                torch._foreach_sub_(here, added, alpha=length)
+            for returned in reversed(back):
+                returned()
 
 
-def copied(tensors: list[Tensor]) -> list[Tensor]:
-    """Return copies of tensors, in one call where torch has one for it."""
-    with torch.no_grad():
-        return list(CLONE(tensors)) if CLONE and tensors else [tensor.clone() for tensor in tensors]
-
-
-@contextmanager
-def held(model: nn.Module | None) -> Iterator[None]:
-    """Hold running statistics by the flag: momentum = 0 would still count batches and breaks momentum=None.
-
-    InstanceNorm writes into its buffers whatever its flag says, so they are copied back.
-    """
-    kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
-    modules = [m for m in _inside(model) if isinstance(m, kinds) and m.training]
-    tracking = [m for m in modules if m.track_running_stats]
-    saved = [(b, b.clone()) for m in tracking if isinstance(m, kinds[1]) for b in m.buffers(recurse=False)]
-    try:
-        for module in tracking:
-            module.track_running_stats = False
-        yield
-    finally:
-        for module in tracking:
-            module.track_running_stats = True
-        for buffer, value in saved:
-            buffer.copy_(value)
-
-
-def _inside(model: nn.Module | None) -> Iterator[nn.Module]:
-    """Yield a module and all in it; those in two places twice. `modules()` takes five times as long."""
-    waiting = [] if model is None else [model]
-    while waiting:
-        module = waiting.pop()
-        waiting.extend(m for m in module._modules.values() if m is not None)
-        yield module
+def copied(tensors: list[Tensor]) -> Sequence[Tensor]:
+    """Return copies of tensors, in one call where torch has one for it. To be called where no graph is made."""
+    return CLONE(tensors) if CLONE else [tensor.clone() for tensor in tensors]
 
 
 @torch.no_grad()

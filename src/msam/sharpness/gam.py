@@ -7,11 +7,12 @@ from typing import Annotated, Any, ClassVar, NoReturn, Unpack
 import torch
 from torch import nn
 
+from msam._modules import held
 from msam.checks import Range, Search, in_range
 from msam.sharpness._common import SHORTEST, Common, Contributions, Direction
 from msam.sharpness._perturb import Sharpness
 from msam.sharpness._radius import factors, radii
-from msam.sharpness._tensors import Gradients, displaced, held, inner, kept, norm, steps
+from msam.sharpness._tensors import Gradients, displaced, inner, kept, norm, steps
 
 
 class GAM(Sharpness):
