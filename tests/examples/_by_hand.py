@@ -8,6 +8,10 @@ from pathlib import Path
 import torch
 
 FOLDER = Path(__file__).parents[2] / "examples" / "trainers"
+THIRD_PARTY = (
+    "ignore:`isinstance.treespec, LeafSpec.` is deprecated",
+    "ignore:The '.*dataloader' does not have many workers",
+)
 if (
     str(FOLDER) not in sys.path
 ):  # examples import one another by name, as scripts in one folder do; so do spawned processes

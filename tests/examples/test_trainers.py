@@ -5,16 +5,12 @@ import re
 import pytest
 import torch
 
-from tests.examples._by_hand import FOLDER, by_hand, example, weights
+from tests.examples._by_hand import FOLDER, THIRD_PARTY, by_hand, example, weights
 
 TWO_PROCESSES = ("ddp", "fsdp2")
 NAMES = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 BIT_FOR_BIT = 0.0
 TO_ROUNDING = 1e-6
-THIRD_PARTY = (
-    "ignore:`isinstance.treespec, LeafSpec.` is deprecated",
-    "ignore:The '.*dataloader' does not have many workers",
-)
 
 
 def close(found, expected, tolerance=BIT_FOR_BIT):

@@ -15,6 +15,7 @@ import pytest
 
 import msam
 from msam import cli
+from tests.examples._by_hand import THIRD_PARTY
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -36,6 +37,7 @@ OTHER_COMMANDS = ("make", "pip", "git", "python", "apt-get", "cd")
 BLOCK = re.compile(r"```(python|bash|console)\n(.*?)```", re.S)
 
 
+@pytest.mark.filterwarnings(*THIRD_PARTY)
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
     """Python runs as one program; a block that begins with `# path.py` is also written there. `msam` lines run in order."""

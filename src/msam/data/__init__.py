@@ -15,9 +15,9 @@ from typing import Any, cast
 
 from msam import _registry
 from msam.data._card import Card
-from msam.data._loaders import Dataset, Split, TensorSplit
+from msam.data._loaders import Dataset, Split, TensorSplit, fingerprint
 
-__all__ = ["Card", "Dataset", "Split", "TensorSplit", "card", "load", "names"]
+__all__ = ["Card", "Dataset", "Split", "TensorSplit", "card", "fingerprint", "load", "names"]
 
 
 def load(name: str) -> Callable[..., Dataset]:
