@@ -127,6 +127,42 @@ def test_paper_has_no_buttons_and_light_colours(tab: Any) -> None:
     assert tab.locator("#overview table").is_visible()
 
 
+def test_on_paper_surfaces_that_were_never_in_sight_are_still_pictures(tab: Any) -> None:
+    still = tab.locator("#s0-landscape img.still")
+    assert not still.is_visible()
+    assert tab.locator(".plot.surface[data-drawn]").count() == 0
+    tab.emulate_media(media="print")
+    assert still.is_visible()
+    assert still.evaluate("i => i.decode().then(() => i.naturalWidth)") > 1000
+    assert tab.locator(".plot.surface:visible, .views:visible").count() == 0
+
+
+def test_on_paper_plots_are_as_wide_as_their_column_and_light_and_after_it_as_before(tab: Any) -> None:
+    widths = "[...document.querySelectorAll('.plot[data-drawn]')].map(p => p._fullLayout.width)"
+    before, ink = tab.evaluate(widths), "document.querySelector('.plot[data-drawn]').layout.font.color"
+    tab.get_by_role("button", name="Light or dark").click()
+    dark = tab.evaluate(ink)
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert max(tab.evaluate(widths)) <= 688  # A4 without its margins, in CSS's pixels
+    assert tab.evaluate(ink) != dark
+    tab.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert tab.evaluate(widths) == before
+    assert tab.evaluate(ink) == dark
+
+
+def test_without_webgl_there_is_the_still_picture(browser: Any, page: Path) -> None:
+    window = browser.new_page()
+    window.add_init_script(
+        "const get = HTMLCanvasElement.prototype.getContext; HTMLCanvasElement.prototype.getContext ="
+        " function (kind, ...more) { return kind.includes('webgl') ? null : get.call(this, kind, ...more); }"
+    )
+    window.goto(page.as_uri())
+    window.wait_for_selector("html[data-ready]", timeout=120_000)
+    assert window.locator("img.still").is_visible()
+    assert window.locator(".plot.surface:visible, .views:visible").count() == 0
+    window.close()
+
+
 def test_surfaces_are_drawn_in_three_dimensions_and_turn_together(tab: Any) -> None:
     surfaces = tab.locator(".plot.surface")
     assert surfaces.count() == 3

@@ -1,7 +1,9 @@
 """The paper's tables made from records; expected numbers are worked out here, by hand or in other words."""
 
 import csv
+import html
 import math
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -298,6 +300,27 @@ def test_the_tables_are_written_with_several_datasets_or_on_demand(two: list[Blo
     text = (tmp_path / "one" / "paper_late.md").read_text()
     assert "Selection best_validation" in text
     assert "Seeds 0–2" in text
+
+
+def test_the_page_shows_them_theirs_marked_and_ours_too(two: list[Block], tmp_path: Path) -> None:
+    made = report([tmp_path], tmp_path / "out", formats=("csv",), theirs=True)
+    page = html.unescape((tmp_path / "out" / "page.html").read_text())
+    start = page.index('<section id="paper"')
+    shown = page[start : page.index("</section>", start)]
+    assert '<td class="number theirs">68.56</td>' in shown
+    assert '<th scope="col" class="number theirs">Acc, theirs (%)</th>' in shown
+    assert re.search(r'<th colspan="\d+" scope="colgroup">cremad</th>', shown)
+    assert theirs.NOTE in shown
+    assert "Selection best_validation" in shown
+    assert {cell for table in made.paper.values() for row in table.rows for cell in row} <= set(re.split("[<>]", shown))
+
+
+def test_the_page_has_the_marks_of_the_tables(tmp_path: Path) -> None:
+    contest(tmp_path, {"joint": 0.6, "agm": 0.7, "uniform": 0.7001, "mses": 0.65})
+    report([tmp_path], tmp_path / "out", formats=("csv",), paper=True)
+    page = (tmp_path / "out" / "page.html").read_text()
+    assert len(re.findall(r'<td class="number"><strong>7', page)) == 1
+    assert len(re.findall(r'<td class="number">7[^<]* †</td>', page)) == 1
 
 
 def test_unimodal_records_alone_have_a_card_and_nothing_else(tmp_path: Path) -> None:

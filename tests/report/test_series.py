@@ -65,7 +65,7 @@ def test_contributions_and_share_over_steps(two_seeds: Section) -> None:
     assert line(found, 0, "image").y == pytest.approx(np.full(2 * STEPS_PER_EPOCH, 0.7))
     assert line(found, 0, "audio").y == pytest.approx(np.full(2 * STEPS_PER_EPOCH, 0.3))
     assert line(found, 0, "share s").y == pytest.approx(np.full(2 * STEPS_PER_EPOCH, 0.7))
-    assert "moving average over 1 recorded step." in found.caption
+    assert "every recorded step." in found.caption
 
 
 def test_dominance_is_a_stack_up_to_all_steps(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_rows_that_are_read_in_different_places_are_told_apart(tmp_path: Path) -
     without_steps(write(tmp_path / "m.jsonl", config("joint", "msam"), **curves), **means)
     found = chart(section(tmp_path), "contributions")
     assert [panel.x_label for panel in found.panels] == ["training step", "epoch"]
-    assert "Joint: of the batches, moving average over 1 recorded step. M-SAM: means over the steps" in found.caption
+    assert "Joint: of the batches, every recorded step. M-SAM: means over the steps" in found.caption
 
 
 def test_a_row_is_read_where_all_its_runs_can_be(tmp_path: Path) -> None:

@@ -134,7 +134,10 @@ def _files(made: Report, selection: Selection, wanted: Sequence[str]) -> Iterato
             yield f"{name}.{format_}", files.WRITERS[format_](several) + _notes(made, name, format_)
     for picture in (name for name in files.PICTURES if name in wanted):
         yield from _pictures(made.sections, made.ranks, picture)
-    yield "page.html", page.render(made.sections, made.ranks, made.notes, selection).encode()
+    yield (
+        "page.html",
+        page.render(made.sections, made.ranks, made.notes, selection, tuple(made.paper.values())).encode(),
+    )
 
 
 def _tables_by_file(made: Report, selection: Selection, format_: str) -> dict[str, list[Table]]:

@@ -58,6 +58,15 @@ def picture(chart: Chart, subtitle: str, format: Format = "png") -> bytes:
         return buffer.getvalue()
 
 
+def still(chart: Chart) -> bytes:
+    """Return a chart's surfaces alone as a small WebP, for a page whose own cannot be drawn: on paper, without WebGL."""
+    with matplotlib.rc_context(LOOK):
+        figure, buffer = Figure(figsize=(10.0, surfaces.HEIGHT)), io.BytesIO()
+        surfaces.draw(figure, chart, (0.005, 0.0, 0.99, 1.0))
+        figure.savefig(buffer, format="webp", dpi=130, pil_kwargs={"quality": 75})
+        return buffer.getvalue()
+
+
 def draw(chart: Chart, subtitle: str) -> Figure:
     """Return the chart as a figure: title and legend above, panels, caption below; nothing covers data."""
     title = f"{chart.title}, {chart.tab}" if chart.tab else chart.title

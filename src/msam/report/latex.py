@@ -1,7 +1,7 @@
 """Tables as LaTeX, with booktabs; nothing but `booktabs` and `graphicx` is needed, whatever the names in it."""
 
 from collections.abc import Sequence
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 from msam.report.labels import slug
 from msam.report.table import NONE, Column, Table
@@ -54,7 +54,7 @@ def latex(table: Table) -> str:
     """
     columns = table.columns
     layout = "".join("r" if column.numeric else "l" for column in columns)
-    heads = [*_groups(columns), _line([escaped(column.title) for column in columns])]
+    heads = [*_groups(table), _line([escaped(column.title) for column in columns])]
     body = [
         _line([_cell(*one) for one in zip(columns, cells, marks, strict=True)])
         for cells, marks in zip(table.rows, table.marked, strict=True)
@@ -107,13 +107,12 @@ def _width(table: Table) -> int:
     return LETTER * sum(letters) + GAP * len(letters)
 
 
-def _groups(columns: Sequence[Column]) -> list[str]:
+def _groups(table: Table) -> list[str]:
     """The heads that neighbours share, with a rule under each; nothing where there are none."""
-    if not any(column.group for column in columns):
+    if not table.groups:
         return []
     cells, rules, at = [], [], 1
-    for group, members in groupby(columns, key=lambda column: column.group):
-        size = len(list(members))
+    for group, size in table.groups:
         cells.append(rf"\multicolumn{{{size}}}{{c}}{{{escaped(group)}}}" if group else " & ".join([""] * size))
         rules += [rf"\cmidrule(lr){{{at}-{at + size - 1}}}"] if group else []
         at += size

@@ -98,7 +98,16 @@ def band(y: Array, sd: Array) -> tuple[Array | None, Array | None]:
 
 def seeds(block: Block, rows: Sequence[Row] = ()) -> str:
     """Return how many seeds the rows of a block have, all of them unless some are given."""
-    counts = sorted({len(row.runs) for row in rows or block.rows})
-    if counts == [1]:
-        return "one seed per row"
-    return f"{counts[0]} seeds per row" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds per row"
+    return per_row(len(row.runs) for row in rows or block.rows)
+
+
+def per_row(counts: Iterable[int]) -> str:
+    """Return numbers of seeds in words.
+
+    >>> per_row([1, 1]), per_row([10, 5, 10])
+    ('one seed per row', '5 to 10 seeds per row')
+    """
+    low, *more = sorted(set(counts)) or [0]
+    if more:
+        return f"{low} to {more[-1]} seeds per row"
+    return "one seed per row" if low == 1 else f"{low} seeds per row"

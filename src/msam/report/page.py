@@ -1,5 +1,6 @@
 """The page: one HTML file with everything in it, plotly included. No request ever leaves it."""
 
+import base64
 import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -8,16 +9,23 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from msam.report import commands, critical, gains, interactive, marks, overview, provenance, tables
+from msam.report import commands, critical, curves, gains, interactive, marks, overview, pairs, provenance, tables
 from msam.report.charts import Area, Chart
 from msam.report.ranks import Ranks
 from msam.report.rows import Row
 from msam.report.runs import Run
 from msam.report.sections import Section
+from msam.report.table import Table
 from msam.selection import Selection
 
 
-def render(sections: Sequence[Section], ranks: Ranks | None, notes: Sequence[str], selection: Selection) -> str:
+def render(
+    sections: Sequence[Section],
+    ranks: Ranks | None,
+    notes: Sequence[str],
+    selection: Selection,
+    papers: Sequence[Table] = (),
+) -> str:
     """Return the page as HTML.
 
     Arguments:
@@ -25,6 +33,7 @@ def render(sections: Sequence[Section], ranks: Ranks | None, notes: Sequence[str
         ranks: over the sections, where there are any.
         notes: what was left out, and why.
         selection: how the reported epochs were chosen.
+        papers: the paper's tables, where they are wanted.
     """
     environment = Environment(
         loader=PackageLoader("msam.report"),
@@ -36,14 +45,14 @@ def render(sections: Sequence[Section], ranks: Ranks | None, notes: Sequence[str
     figures: dict[str, Any] = {}
     shown = [_section(section, f"s{position}", figures) for position, section in enumerate(sections)]
     gained = gains.chart(sections)
-    colours = {label: colour for section in sections for label, colour in section.style.colours.items()}
-    all_rows = overview.table(sections)
+    labels = {row.label: section.style.colours[row.label] for section in sections for row in section.block.rows}
     return environment.get_template("page.html").render(
         sections=shown,
-        overview=all_rows,
-        overview_colours=[colours[cells[0]] for cells in all_rows.rows],
+        overview=overview.table(sections),
         gain=_group("gain", [gained], figures) if gained.panels else None,
-        labels={cells[0]: colours[cells[0]] for cells in all_rows.rows},
+        papers=papers,
+        labels=labels,
+        colours={**_by_name(sections), **labels},
         viewpoints=interactive.VIEWPOINTS,
         notes=notes,
         ranks=tables.ranks(ranks) if ranks else None,
@@ -58,7 +67,6 @@ def render(sections: Sequence[Section], ranks: Ranks | None, notes: Sequence[str
 def _section(section: Section, id_: str, figures: dict[str, Any]) -> dict[str, Any]:
     """What the template needs of a section; its plotly figures go to `figures`, by id."""
     block = section.block
-    colours = section.style.colours
     return {
         "id": id_,
         "title": block.title,
@@ -66,14 +74,18 @@ def _section(section: Section, id_: str, figures: dict[str, Any]) -> dict[str, A
         "results": section.results,
         "paired": section.paired,
         "by_kind": section.by_kind,
-        "colours": [colours[row.label] for row in block.rows],
-        "paired_colours": [colours[c.name] for c in section.comparisons],
         "groups": [
             _group(f"{id_}-{name}", list(charts), figures)
             for name, charts in groupby(section.charts, key=lambda chart: chart.name)
         ],
-        "rows": [_row(row, colours[row.label]) for row in block.rows],
+        "rows": [_row(row) for row in block.rows],
     }
+
+
+def _by_name(sections: Sequence[Section]) -> dict[str, str]:
+    """The colours of the names that rows compete under."""
+    found = [(section.style.colours, pairs.named(section.block)) for section in sections]
+    return {name: colours[rows[0].label] for colours, named in found for name, rows in named.items()}
 
 
 def _group(id_: str, charts: Sequence[Chart], figures: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +99,7 @@ def _group(id_: str, charts: Sequence[Chart], figures: dict[str, Any]) -> dict[s
                 "name": chart.tab,
                 "caption": chart.caption,
                 "columns": min(chart.columns, len(chart.panels), 4),
-                "surfaces": bool(chart.surfaces),
+                "still": base64.b64encode(curves.still(chart)).decode() if chart.surfaces else "",
                 "legend": [
                     {"label": m.label, "colour": m.colour, "dash": "area" if isinstance(m, Area) else m.dash}
                     for m in chart.legend
@@ -101,10 +113,9 @@ def _group(id_: str, charts: Sequence[Chart], figures: dict[str, Any]) -> dict[s
     return {"id": id_, "title": charts[0].title, "tabs": tabs}
 
 
-def _row(row: Row, colour: str) -> dict[str, Any]:
+def _row(row: Row) -> dict[str, Any]:
     return {
         "label": row.label,
-        "colour": colour,
         "seeds": provenance.seeds(row.runs),
         "config": commands.toml(row.config),
         "runs": [

@@ -14,6 +14,8 @@ from msam.report.runs import Run, number
 POINTS = 160
 """Most points that a line over steps keeps; what lies between is averaged by the window anyway."""
 
+SHARE = "share s"
+
 
 class Moment(NamedTuple):
     """What is known at one place of a run; empty or NaN where it is not."""
@@ -48,11 +50,12 @@ def contributions(block: Block) -> Chart:
         lines = [
             _along(row, source, name, colours[name], _contribution(name), window) for name in row.runs[0].modalities
         ]
-        lines.append(_along(row, source, "share s", "#7F7F7F", lambda moment: moment.share, window, dash="dotted"))
+        lines.append(_along(row, source, SHARE, "#7F7F7F", lambda moment: moment.share, window, dash="dotted"))
         panels.append(Panel(row.label, source.axis, "contribution", seen(lines), y_range=(-0.02, 1.04), row=row.label))
+    weighted = any(mark.label == SHARE for panel in panels for mark in panel.marks)
     caption = (
         f"Shapley contributions; they sum to 1. {_read(block, window)} "
-        "The dotted line is the share s with which the climbed gradient was weighted. "
+        + ("The dotted line is the share s with which the climbed gradient was weighted. " if weighted else "")
         + BAND.format(seeds=seeds(block))
     )
     return Chart(
@@ -125,7 +128,7 @@ def _measures(run: Run) -> list[Moment]:
 
 
 SOURCES = (
-    Source(_steps, "training step", "steps", "of the batches, moving average over {window}"),
+    Source(_steps, "training step", "steps", "of the batches, {window}"),
     Source(_means, "epoch", "steps", "means over the steps of each epoch, where steps have no lines of their own"),
     Source(_measures, "epoch", "samples", "of the training samples, measured after each epoch"),
 )
@@ -192,7 +195,7 @@ def _read(block: Block, window: int) -> str:
     """Say where the rows are read; which row how, where they differ."""
     rows = [row for row in block.multimodal if _knows(source_of(row), row.runs[0])]
     used = {source.words: [row.label for row in rows if source_of(row) is source] for source in SOURCES}
-    steps = f"{window} recorded step{'s' * (window != 1)}"
+    steps = "every recorded step" if window == 1 else f"moving average over {window} recorded steps"
     words = [
         (", ".join(labels) if len(labels) < len(rows) else "They are", said.format(window=steps))
         for said, labels in used.items()

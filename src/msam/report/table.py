@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Literal, NamedTuple
 
 NONE = "–"
@@ -157,6 +158,12 @@ class Table:
     def columns(self) -> tuple[Column, ...]:
         """The columns for readers."""
         return tuple(column for column in self.fields if column.shown)
+
+    @property
+    def groups(self) -> tuple[tuple[str, int], ...]:
+        """The heads above those of the columns, "" for none, each with the columns it is over; empty without any."""
+        found = [(group, len(list(members))) for group, members in groupby(self.columns, lambda column: column.group)]
+        return tuple(found) if any(group for group, _ in found) else ()
 
     @property
     def rows(self) -> tuple[tuple[str, ...], ...]:

@@ -146,9 +146,11 @@ const sight = new IntersectionObserver(entries => {
     }
   }
 }, { rootMargin: "200px" });
-for (const plot of plots) if (plot.matches(".surface")) sight.observe(plot);
+if (document.createElement("canvas").getContext("webgl")) {
+  for (const plot of plots) if (plot.matches(".surface")) sight.observe(plot);
+} else root.dataset.flat = "yes";
 
-// Colours, copies, keys, paper
+// Colours, copies, keys
 
 function recolour() {
   for (const plot of plots) if (plot.dataset.drawn) Plotly.relayout(plot, theme(plot.matches(".surface")));
@@ -191,8 +193,29 @@ document.addEventListener("keydown", event => {
 filter.addEventListener("input", apply);
 filter.addEventListener("submit", event => event.preventDefault());
 dark.addEventListener("change", recolour);
+
+// On paper: light colours, plots as wide as their column there; surfaces give way to their still pictures, by style
+
+const PAPER = { wide: 640, narrow: 320 };
 let before;
-addEventListener("beforeprint", () => { before = root.dataset.theme; root.dataset.theme = "light"; recolour(); });
-addEventListener("afterprint", () => { if (before) root.dataset.theme = before; else delete root.dataset.theme; recolour(); });
+
+function resize(width) {
+  for (const plot of plots) {
+    if (!plot.dataset.drawn || plot.matches(".surface") || !plot.offsetParent) continue;
+    Plotly.relayout(plot, width ? { width: width(plot) } : { width: null, autosize: true });
+  }
+}
+
+addEventListener("beforeprint", () => {
+  before = root.dataset.theme;
+  root.dataset.theme = "light";
+  recolour();
+  resize(plot => plot.closest(".columns-1") ? PAPER.wide : PAPER.narrow);
+});
+addEventListener("afterprint", () => {
+  if (before) root.dataset.theme = before; else delete root.dataset.theme;
+  recolour();
+  resize();
+});
 apply();
 drawAll();
