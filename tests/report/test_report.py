@@ -1,4 +1,5 @@
 import ast
+import hashlib
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import matplotlib.image
 import pytest
 
 import msam.report
-from msam.report import Report, report, selections
+from msam.report import Report, folder, report, selections
 from tests.report._records import config, write
 
 CURVES: dict[str, Any] = {"train": [0.9], "valid": [0.8], "test": [0.7]}
@@ -23,7 +24,7 @@ def test_everything_is_written_whole(written: tuple[Report, Path]) -> None:
     expected |= {"gain.png"}
     expected |= {f"paper_{name}.{form}" for name in ("early", "late", "gain", "datasets") for form in ("md", "csv")}
     expected |= {f"{picture}-{block}.png" for picture in pictures for block in blocks}
-    assert {path.name for path in out.iterdir()} == expected
+    assert {path.name for path in out.iterdir()} == expected | {folder.MANIFEST}
     assert set(made.paths) == {out / name for name in expected}
 
 
@@ -67,7 +68,29 @@ def test_a_failed_picture_leaves_the_old_files_whole(tmp_path: Path, monkeypatch
     with pytest.raises(OSError, match="disk full"):
         report([tmp_path / "a.jsonl"], out)
     assert (out / "table.md").read_bytes() == before
-    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+    assert [path.name for path in out.iterdir() if path.name.startswith(".")] == [folder.MANIFEST]
+
+
+def test_files_of_an_earlier_report_are_gone_and_what_it_did_not_write_or_someone_changed_stays(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", config(), **CURVES)
+    out = tmp_path / "out"
+    report([tmp_path / "a.jsonl"], out, formats=("md", "csv", "svg"), paper=True)
+    (out / "tau.svg").write_text("drawn anew")
+    (out / "curves.png").write_text("mine")
+    made = report([tmp_path / "a.jsonl"], out, formats=("md",))
+    assert {path.name for path in made.paths} == {"table.md", "page.html"}
+    assert {path.name for path in out.iterdir()} == {"table.md", "page.html", "tau.svg", "curves.png", folder.MANIFEST}
+
+
+@pytest.mark.parametrize("manifest", ["", "[1]", '{"../a.jsonl": "x"}', '{"runs": ""}'])
+def test_a_manifest_that_is_none_takes_nothing_away(tmp_path: Path, manifest: str) -> None:
+    write(tmp_path / "a.jsonl", config(), **CURVES)
+    (tmp_path / "out" / "runs").mkdir(parents=True)
+    digest = hashlib.sha256((tmp_path / "a.jsonl").read_bytes()).hexdigest()
+    (tmp_path / "out" / folder.MANIFEST).write_text(manifest.replace('"x"', f'"{digest}"'))
+    report([tmp_path / "a.jsonl"], tmp_path / "out", formats=("md",))
+    assert (tmp_path / "a.jsonl").exists()
+    assert (tmp_path / "out" / "runs").exists()
 
 
 def test_no_records(tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ from rich.text import Text
 
 from msam import record
 from msam import selection as selections
-from msam._files import write_whole
-from msam.report import controls, critical, curves, datasets, gains, labels, page, pairs, provenance, tables
+from msam.report import controls, critical, curves, datasets, folder, gains, labels, page, pairs, provenance, tables
 from msam.report import formats as files
 from msam.report import paper as papers
 from msam.report import ranks as ranking
@@ -71,7 +70,7 @@ def report(
     over) in the formats of tables, a picture per chart in those of pictures, and `page.html`; with several datasets or
     fusions the names of the pictures say of which. `table.md` holds all three kinds of tables. With several datasets also
     the paper's tables: `paper_late`, `paper_early` (any fusion has its own), `paper_gain` and `paper_datasets`. A file
-    appears whole or not at all.
+    appears whole or not at all; files of an earlier report in the folder that this one does not write are taken away.
 
     Arguments:
         paths: records (`*.jsonl`) or folders that hold some.
@@ -99,9 +98,7 @@ def report(
     about = provenance.about(runs, selection)
     printed = _paper(blocks, about, beside=theirs) if paper or theirs or several else {}
     made = Report(tuple(found), tuple(notes), (), ranks, printed)
-    return replace(
-        made, paths=tuple(_write(Path(out) / name, content) for name, content in _files(made, selection, wanted))
-    )
+    return replace(made, paths=folder.write(Path(out), _files(made, selection, wanted)))
 
 
 def _read(paths: Sequence[StrPath], selection: Selection) -> tuple[list[Run], list[str]]:
@@ -172,8 +169,3 @@ def _pictures(found: Sequence[Section], ranks: Ranks | None, format_: files.Pict
         for chart in section.charts:
             if chart.file:
                 yield f"{chart.file}{suffix}.{format_}", curves.picture(chart, section.block.title, format_)
-
-
-def _write(path: Path, content: bytes) -> Path:
-    write_whole(path, content)
-    return path
