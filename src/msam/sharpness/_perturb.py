@@ -108,7 +108,7 @@ class Sharpness(ABC):
 
     def agreed(self, contributions: Contributions | None) -> Contributions | None:
         """Return the mean of contributions over ranks."""
-        return mean_over_ranks(contributions, self.slots.parameters()) if self.sync else contributions
+        return mean_over_ranks(contributions, self.slots) if self.sync else contributions
 
     @property
     def wants_contributions(self) -> bool:
@@ -137,8 +137,7 @@ class Sharpness(ABC):
         """Return by how much the radius is stretched in a step of this share."""
         return 1.0
 
-    @contextmanager
-    def perturbed(self, contributions: Contributions | None = None) -> Iterator[bool]:
+    def perturbed(self, contributions: Contributions | None = None) -> AbstractContextManager[bool]:
         """Climb; let the block make the gradient once more; come back and combine the two.
 
         On entry the gradients are stashed and set to None and the weights climb. On exit the weights are back bit for
@@ -150,16 +149,15 @@ class Sharpness(ABC):
         Arguments:
             contributions: `(M,)` in the order of the model's modalities, for rules that use them.
 
-        Yields:
-            whether the weights climbed; the block may be skipped when not, and what it makes then is dropped.
+        Returns:
+            a block that yields whether the weights climbed; it may be skipped when not, and what it makes then is dropped.
 
         Raises:
             RuntimeError: if the block made no gradient while climbing, stepped the optimizer, or is inside another one.
             ValueError: if the rule needs contributions and did not get sound ones.
         """
         self._whole_loss_serves()
-        with self._climbed(self.agreed(contributions), self.model) as climbing:
-            yield climbing
+        return self._climbed(self.agreed(contributions), self.model)
 
     def complete(
         self, again: Callable[[], Any], contributions: Contributions | None = None, *, model: nn.Module | None = None

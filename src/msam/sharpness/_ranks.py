@@ -1,6 +1,6 @@
 """What ranks must agree on."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from msam.sharpness._common import Contributions
 from msam.sharpness._slots import Slots
-from msam.sharpness._tensors import sharded
+from msam.sharpness._tensors import plain, sharded
 
 
-def mean_over_ranks(contributions: Contributions | None, parameters: Sequence[nn.Parameter]) -> Contributions | None:
+def mean_over_ranks(contributions: Contributions | None, slots: Slots) -> Contributions | None:
     """Return the mean of contributions over ranks: one all-reduce of M floats on the parameters' device.
 
     As they are where torch.distributed is not initialised.
@@ -21,7 +21,7 @@ def mean_over_ranks(contributions: Contributions | None, parameters: Sequence[nn
         return contributions
     if not isinstance(contributions, Tensor):
         contributions = torch.as_tensor(contributions, dtype=torch.float64)  # a list keeps its digits
-    mean = contributions.detach().clone().to(parameters[0].device)
+    mean = contributions.detach().clone().to(slots.parameters()[0].device)
     dist.all_reduce(mean)
     return mean / dist.get_world_size()
 
@@ -53,14 +53,16 @@ def _average(slots: Slots) -> None:
     slots.put(full)
 
 
-def resharded(model: nn.Module | None, parameters: Iterable[nn.Parameter]) -> None:
+def resharded(model: nn.Module | None, parameters: Collection[nn.Parameter]) -> None:
     """Check that the model computes with the sharded parameters that are to climb.
 
     Raises:
         RuntimeError: if it holds on to weights gathered before, which a climb would not reach.
     """
-    climbing = {p for p in parameters if sharded(p)} if model is not None else set()
-    if climbing and model is not None and climbing.isdisjoint(model.parameters()):
+    if model is None or plain(parameters):
+        return
+    climbing = {p for p in parameters if sharded(p)}
+    if climbing and climbing.isdisjoint(model.parameters()):
         raise RuntimeError(
             "The model keeps its weights gathered after backward, so the second pass would not see the climb of "
             "the sharded ones. Use set_reshard_after_backward(True), FSDP2's default."

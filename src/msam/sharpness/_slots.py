@@ -1,5 +1,6 @@
 """The `.grad` of an optimizer's parameters: taken out, put in, put back as it was."""
 
+import operator
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,8 @@ import torch
 from torch import nn
 
 from msam.sharpness._tensors import Gradients, kept
+
+IS_SPARSE = operator.attrgetter("is_sparse")
 
 
 class Slots:
@@ -36,11 +39,11 @@ class Slots:
             ValueError: if one is sparse.
         """
         made = {p: grad for p in self.parameters() if (grad := p.grad) is not None}
-        sparse = [grad for grad in made.values() if grad.is_sparse]
-        if sparse:
+        if any(map(IS_SPARSE, made.values())):
+            shape = next(tuple(grad.shape) for grad in made.values() if grad.is_sparse)
             raise ValueError(
-                f"{self.owner} needs dense gradients, found a sparse one for a parameter of shape "
-                f"{tuple(sparse[0].shape)}. Build the embedding with sparse=False."
+                f"{self.owner} needs dense gradients, found a sparse one for a parameter of shape {shape}. Build the "
+                "embedding with sparse=False."
             )
         return made
 
@@ -65,7 +68,7 @@ class Slots:
         made = self.made()
         first = kept(made)
         if not first:
-            warnings.warn("perturbed() was entered without any gradient: call loss.backward() before it.", stacklevel=7)
+            warnings.warn("perturbed() was entered without any gradient: call loss.backward() before it.", stacklevel=5)
         self.taken = True
         try:
             self.put({})

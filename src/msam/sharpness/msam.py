@@ -150,9 +150,8 @@ class MSAM(Sharpness):
         """Return the mean over ranks, kept for the steps that bring none."""
         if contributions is None and not self.wants_contributions:
             return self.kept
-        found = super().agreed(contributions)
-        self.kept = sound(found)
-        return found
+        self.kept = sound(super().agreed(contributions))
+        return self.kept
 
     def share(self, contributions: Contributions | None) -> float:
         """Return the contribution of the modality that climbs, or what was fixed instead.
