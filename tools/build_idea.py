@@ -1,4 +1,4 @@
-"""Draw docs/assets/idea.svg, the picture of docs/idea.md: two panels from committed records, one of a step that is computed.
+"""Draw docs/assets/idea.svg for docs/idea.md: two panels from committed records, one of a step that is computed.
 
 python tools/build_idea.py
 """

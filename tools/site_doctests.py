@@ -11,13 +11,8 @@ DOCTEST = re.compile(r"^>>> .*(?:\n.+)*", re.M)
 def fenced(text: str) -> str:
     """Return a docstring with a fence around each doctest.
 
-    >>> print(fenced("Adds.\\n\\n>>> 1 + 1\\n2"))
-    Adds.
-    <BLANKLINE>
-    ```pycon
-    >>> 1 + 1
-    2
-    ```
+    >>> fenced("Adds.\\n\\n>>> 1 + 1\\n2")
+    'Adds.\\n\\n```pycon\\n>>> 1 + 1\\n2\\n```'
     """
     return DOCTEST.sub(lambda found: f"```pycon\n{found[0]}\n```", text)
 

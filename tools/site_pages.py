@@ -8,6 +8,7 @@ import ast
 import posixpath
 import re
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "msam"
 ALWAYS = ("CONTRIBUTING.md", "CHANGELOG.md")
 PICTURES = (".png", ".svg")
+BARE = ("members", "show_root_heading", "show_root_toc_entry")
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
 FENCED = re.compile(r"^(```|~~~).*?^\1", re.M | re.S)
 
@@ -66,25 +68,20 @@ def moved(text: str, page: str) -> str:
 
 def packages() -> dict[str, list[str]]:
     """Return the packages of msam that have public names, and these, as their files say."""
-    found = {}
-    for path in sorted(SOURCE.rglob("__init__.py")):
-        name = ".".join(("msam", *path.parent.relative_to(SOURCE).parts))
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-                found[name] = list(ast.literal_eval(node.value))
-    return found
+    paths = {".".join(("msam", *p.parent.relative_to(SOURCE).parts)): p for p in sorted(SOURCE.rglob("__init__.py"))}
+    found = {package: _literal(path, "__all__") for package, path in paths.items()}
+    return {package: list(names) for package, names in found.items() if names}
 
 
 def api_page(package: str, names: list[str]) -> str:
-    """Return the page of a package: its docstring, then every public name that is no package itself."""
-    known = packages()
-    parts = [
-        f"# {package}\n",
-        f"::: {package}\n    options:\n      members: false\n      show_root_heading: false\n      show_root_toc_entry: false\n",
-    ]
+    """Return the page of a package: its docstring, then every public name, or where its own page is."""
+    late = _literal(SOURCE.joinpath(*package.split(".")[1:], "__init__.py"), "_LATE") or {}
+    elsewhere = {name: f"{package}.{name}" for name in names if f"{package}.{name}" in packages()} | late
+    bare = "".join(f"      {option}: false\n" for option in BARE)
+    parts = [f"# {package}\n", f"::: {package}\n    options:\n{bare}"]
     for name in names:
-        inner = f"{package}.{name}"
-        parts.append(f"## {name}\n\n[`{inner}`]({inner}.md)\n" if inner in known else f"::: {inner}\n")
+        there = elsewhere.get(name)
+        parts.append(f"## {name}\n\nIn [`{there}`]({there}.md).\n" if there else f"::: {package}.{name}\n")
     return "\n".join(parts)
 
 
@@ -131,3 +128,11 @@ def _brought(config: MkDocsConfig, path: str) -> File:
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Return a page of docs/ with links as they are on the site."""
     return moved(markdown, f"docs/{page.file.src_uri}") if page.file.abs_src_path else markdown
+
+
+def _literal(path: Path, name: str) -> Any:
+    """Return what a file assigns to a name of its own, None if nothing."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return ast.literal_eval(node.value)
+    return None
