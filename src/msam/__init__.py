@@ -10,6 +10,9 @@
 Imports torch and nothing heavier; training, data and reports live in `msam.train`, `msam.data`, `msam.report`.
 """
 
+import importlib
+from typing import Any
+
 from msam import shapley
 from msam.models import Adapted, ConcatFusion, Fusion, MaxoutFusion, MultimodalModel, SharedFusion, SumFusion, adapt
 from msam.sharpness import ASAM, FSAM, GAM, GNP, GSAM, MSAM, SAM, FisherSAM, ImbSAM, LookSAM, Sharpness
@@ -39,5 +42,19 @@ __all__ = [
     "Sharpness",
     "SumFusion",
     "adapt",
+    "diagnose",
     "shapley",
 ]
+
+_LATE = {"diagnose": "msam.diagnosis"}
+"""Names of the front door that need more than torch, imported when they are asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -24,6 +24,7 @@ FLOORS = {
     "methods": 3,
     "train": 4,
     "bench": 5,
+    "diagnosis": 5,
     "loggers": 5,
     "recipes": 5,
     "report": 6,

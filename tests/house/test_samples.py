@@ -23,6 +23,7 @@ MODULES = sorted(m.name for m in pkgutil.walk_packages(msam.__path__, "msam."))
 PACKAGES = [
     "msam",
     "msam.data",
+    "msam.diagnosis",
     "msam.methods",
     "msam.models",
     "msam.sharpness",

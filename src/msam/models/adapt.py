@@ -124,7 +124,7 @@ class Adapted(nn.Module):
             raise ValueError(
                 f"Input {missing[0]!r} is missing from the batch; found {sorted(inputs)}, expected {list(self.inputs)}."
             )
-        given = dict(inputs) if present is None else self._where_present(inputs, present)
+        given = dict(inputs) if present is None else self.where_present(inputs, present)
         with _heard(self.encoders) as features:
             returned = called(self.model, given, self._call, self.inputs)
         return Output(logits_of(returned, self._field), {n: features[n] for n in self.modalities if n in features})
@@ -138,12 +138,32 @@ class Adapted(nn.Module):
         gone = {key for name, keys in self.keys.items() if name not in present for key in keys}
         return {key: self._stand_in(key, value) if key in gone else value for key, value in inputs.items()}
 
+    def where_present(self, inputs: Mapping[str, Any], present: Tensor) -> dict[str, Any]:
+        """Return the inputs with modalities absent from the samples that lack them.
+
+        Raises:
+            ValueError: if `present` is not `(B, M)` of bool, or what is to stand in for an input has not its shape.
+        """
+        first = inputs[self.inputs[0]]
+        if present.shape != (len(first), len(self.keys)) or present.dtype != torch.bool:
+            raise ValueError(
+                f"`present` must be ({len(first)}, {len(self.keys)}) of bool, one column for each of "
+                f"{list(self.modalities)}, received {tuple(present.shape)} of {present.dtype}."
+            )
+        given = dict(inputs)
+        for column, keys in zip(present.T, self.keys.values(), strict=True):
+            for key in keys:
+                value = inputs[key]
+                there = of_rows(column.unsqueeze(1), len(value)).view(-1, *[1] * (value.dim() - 1))
+                given[key] = torch.where(there, value, self._stand_in(key, value))
+        return given
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return every parameter in exactly one group `{"params", "role", "modality"}`; pass them to any optimizer.
 
         Role "encoder" for the parameters of the encoders that were named, "fusion" for all others.
         """
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": list(module.parameters()), "role": "encoder", "modality": name}
             for name, module in self.encoders.items()
         ]
@@ -164,21 +184,6 @@ class Adapted(nn.Module):
                 f"What `absent` has for {key!r} must fit an input of shape {tuple(value.shape)}, received "
                 f"{tuple(made.shape)}."
             ) from None
-
-    def _where_present(self, inputs: Mapping[str, Any], present: Tensor) -> dict[str, Any]:
-        first = inputs[self.inputs[0]]
-        if present.shape != (len(first), len(self.keys)) or present.dtype != torch.bool:
-            raise ValueError(
-                f"`present` must be ({len(first)}, {len(self.keys)}) of bool, one column for each of "
-                f"{list(self.modalities)}, received {tuple(present.shape)} of {present.dtype}."
-            )
-        given = dict(inputs)
-        for column, keys in zip(present.T, self.keys.values(), strict=True):
-            for key in keys:
-                value = inputs[key]
-                there = of_rows(column.unsqueeze(1), len(value)).view(-1, *[1] * (value.dim() - 1))
-                given[key] = torch.where(there, value, self._stand_in(key, value))
-        return given
 
     def _check(self) -> None:
         if not self.keys:

@@ -99,14 +99,22 @@ def sampled_shapley_values(
     if permutations % 2:
         raise ValueError(f"`permutations` must be even (each order is walked both ways), received {permutations}.")
     known: dict[tuple[int, ...], Tensor] = {}
-    generator = torch.Generator().manual_seed(seed)
     pairs = []
-    for _ in range(permutations // 2):
-        order = torch.randperm(num_modalities, generator=generator).tolist()
+    for order in orders(num_modalities, permutations // 2, seed):
         walks = [_marginals(value, walk, known) for walk in (order, order[::-1])]
         pairs.append((walks[0] + walks[1]) / 2)
     drawn = torch.stack(pairs)
     return Sampled(drawn.mean(0), drawn.std(0) / math.sqrt(len(drawn)))
+
+
+def orders(num_modalities: int, count: int, seed: int) -> list[list[int]]:
+    """Return the random orders that `sampled_shapley_values` walks forwards and backwards.
+
+    >>> orders(3, 2, seed=0) == orders(3, 2, seed=0)
+    True
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randperm(num_modalities, generator=generator).tolist() for _ in range(count)]
 
 
 @lru_cache(maxsize=64)

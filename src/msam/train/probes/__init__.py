@@ -126,7 +126,7 @@ def measured(
         raise ValueError("The split has no samples to measure.")
     began = time.perf_counter()
     chosen = sorted(order(len(split), 0, "probe")[:SAMPLES])
-    double = probe.double and _cheap_in_double(network)
+    double = probe.double and cheap_in_double(network)
     at_once = _at_once(network, split[chosen[:1]], batch_size)
     read = [prepare(batch) for batch in batches(split, in_chunks(chosen, at_once))]
     with replayed(random_state()):
@@ -142,7 +142,7 @@ def _at_once(network: nn.Module, sample: Batch, batch_size: int) -> int:
     return max(1, min(most, BYTES // max(size, 1)))
 
 
-def _cheap_in_double(network: nn.Module) -> bool:
+def cheap_in_double(network: nn.Module) -> bool:
     """Tell whether double precision costs little: convolutions take three times as long in it."""
     convolves = any(isinstance(module, nn.modules.conv._ConvNd) for module in network.modules())
     return _small(network) and not convolves and next(network.parameters()).device.type != "mps"

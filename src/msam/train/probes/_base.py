@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,19 @@ class Study:
         self._counts = dict(zip(network.modalities, torch.cat(columns).sum(0).tolist(), strict=True))
         self._rows = sum(map(len, columns))
         self.modalities = [name for name, count in self._counts.items() if count]
+
+    def within(self, parameters: Sequence[nn.Parameter]) -> "Study":
+        """Return the same study of some of the copy's parameters: gradients and products are of those alone."""
+        chosen = set(parameters)
+        part = copy.copy(self)
+        part.parameters = [p for p in self.parameters if p in chosen]
+        return part
+
+    def losses(self) -> Tensor:
+        """Return the joint loss of every row, `(N,)`, without a graph."""
+        with torch.no_grad():
+            outputs = ((self.network(batch.inputs, batch.present).logits, batch.target) for batch in self.batches)
+            return torch.cat([per_sample_loss(logits, target) for logits, target in outputs])
 
     def loss(self, name: Name = None) -> float:
         """Return a loss, without a graph."""
@@ -154,7 +168,7 @@ def _having(batch: Batch, modalities: int) -> Tensor:
 
 
 def _cast(batch: Batch, dtype: torch.dtype) -> Batch:
-    def cast(value: Tensor) -> Tensor:
-        return value.to(dtype) if value.is_floating_point() else value
+    def cast(value: Any) -> Any:
+        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
     return batch._replace(inputs={k: cast(v) for k, v in batch.inputs.items()}, target=cast(batch.target))

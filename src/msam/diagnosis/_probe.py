@@ -1,0 +1,111 @@
+"""What an encoder's features tell: a linear probe, and how far training the encoder by itself would bring it."""
+
+import copy
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from msam.diagnosis._views import View
+from msam.types import Batch
+
+STRENGTHS = (1e-4, 1e-2, 1.0)
+"""Weights of the L2 penalty among which a fifth of the training samples chooses."""
+
+STEPS, RATE = 100, 1e-3
+"""Iterations of L-BFGS; learning rate of AdamW for unimodal training."""
+
+
+class Probe(NamedTuple):
+    """A linear classifier of standardised features."""
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    scale: Tensor
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Return logits `(N, C)` of features `(N, d)`."""
+        return (features.to(self.mean) - self.mean) * self.scale @ self.weight.T + self.bias
+
+
+def probe(features: Tensor, target: Tensor, classes: int, seed: int = 0) -> Probe:
+    """Return multinomial logistic regression of the features, its penalty chosen on a held-out fifth of them.
+
+    Arguments:
+        features: `(N, d)`.
+        target: `(N,)` integer classes.
+        classes: C.
+        seed: of what is held out.
+
+    >>> x = torch.tensor([[0.0], [0.1], [1.0], [1.1]] * 5)
+    >>> y = torch.tensor([0, 0, 1, 1] * 5)
+    >>> bool((probe(x, y, 2).logits(x).argmax(1) == y).all())
+    True
+    """
+    features, target = features.detach().double(), target.to(features.device)
+    drawn = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed)).to(features.device)
+    held, rest = drawn[: len(drawn) // 5], drawn[len(drawn) // 5 :]
+    best = STRENGTHS[0]
+    if len(held):
+        found = [_fitted(features[rest], target[rest], classes, strength) for strength in STRENGTHS]
+        losses = [float(nn.functional.cross_entropy(p.logits(features[held]), target[held])) for p in found]
+        best = STRENGTHS[losses.index(min(losses))]
+    return _fitted(features, target, classes, best)
+
+
+def _fitted(features: Tensor, target: Tensor, classes: int, strength: float) -> Probe:
+    mean, scale = features.mean(0), 1 / features.std(0, correction=0).clamp_min(1e-6)
+    x = (features - mean) * scale
+    weight = torch.zeros(classes, x.shape[1], dtype=x.dtype, device=x.device, requires_grad=True)
+    bias = torch.zeros(classes, dtype=x.dtype, device=x.device, requires_grad=True)
+    solver = torch.optim.LBFGS([weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        loss = nn.functional.cross_entropy(x @ weight.T + bias, target) + strength / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        solver.step(closure)
+    return Probe(weight.detach(), bias.detach(), mean, scale)
+
+
+class Trained(NamedTuple):
+    """A copy of the model whose encoder of one modality was trained by itself, with a linear head on its feature."""
+
+    model: nn.Module
+    head: nn.Module
+
+
+def trained(view: View, modality: str, batches: Iterable[Batch], classes: int, width: int, *, seed: int = 0) -> Trained:
+    """Return a modality's encoder after training it alone, from its weights as they are, with a fresh linear head.
+
+    AdamW at a learning rate of 1e-3 with cross-entropy; the model itself is not changed. From its weights as they are, so
+    that an encoder that was pretrained is not set back.
+
+    Arguments:
+        view: the model.
+        modality: whose encoder.
+        batches: what to train on, epochs one after another.
+        classes: C.
+        width: size of the feature.
+        seed: of the head.
+    """
+    model = copy.deepcopy(view.model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = nn.Linear(width, classes).to(view.device())
+    twins = dict(zip(view.model.parameters(), model.parameters(), strict=True))
+    encoder = [twins[p].requires_grad_(True) for p in view.encoder_parameters(modality)]
+    optimizer = torch.optim.AdamW([*encoder, *head.parameters()], lr=RATE)
+    model.train()
+    with torch.enable_grad():
+        for batch in batches:
+            feature = view.alone(model, batch, modality)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(head(feature.float()), batch.target.long()).backward()
+            optimizer.step()
+    return Trained(model.eval(), head)
