@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from msam import record, selection
-from msam.report import rows, runs
+from msam.report import datasets, rows, runs
 from tests.report._records import config, write
 
 
@@ -52,6 +52,38 @@ def test_data_and_fusion_make_blocks(tmp_path: Path) -> None:
         "avdigits, late fusion (keep=0.25)",
         "avdigits, late fusion (keep=0.4)",
     ]
+
+
+def test_equal_data_in_two_places_are_one_block_and_a_seed_counts_once(tmp_path: Path) -> None:
+    for place in ("here", "there"):
+        data = {"name": "cremad", "root": f"/data/{place}"}
+        for seed in (0, 1) if place == "here" else (1, 2):
+            one(tmp_path / f"{place}{seed}.jsonl", config(data=data, seed=seed), fingerprint="a" * 64)
+    kept, notes = runs.without_repeats(read(tmp_path))
+    (block,) = rows.blocks(kept)
+    assert block.title == "cremad, late fusion"
+    assert [run.seed for run in block.rows[0].runs] == [(0,), (1,), (2,)]
+    assert len(notes) == 1
+
+
+def test_other_data_of_one_name_are_told_apart_by_the_ends_of_their_places(tmp_path: Path) -> None:
+    for i, place in enumerate(("/home/a/data/cremad", "/home/b/data/cremad", "")):
+        one(tmp_path / f"{i}.jsonl", config(data={"name": "cremad", "root": place}), fingerprint=str(i) * 64)
+    found = rows.blocks(read(tmp_path))
+    assert [block.title for block in found] == [
+        "cremad, late fusion (in=a/data/cremad)",
+        "cremad, late fusion (in=b/data/cremad)",
+        "cremad, late fusion (in=default)",
+    ]
+    assert len(datasets.table(found).rows) == 3
+
+
+def test_places_stand_in_no_title_where_settings_suffice(tmp_path: Path) -> None:
+    for protocol in ("clips", "features"):
+        data = {"name": "ave", "root": f"/data/{protocol}", "protocol": protocol}
+        one(tmp_path / f"{protocol}.jsonl", config(data=data))
+    titles = [block.title for block in rows.blocks(read(tmp_path))]
+    assert titles == ["ave, late fusion (protocol=clips)", "ave, late fusion (protocol=features)"]
 
 
 def test_a_unimodal_run_without_fusion_joins_every_block_of_its_data(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msam.record import WORLDS
 from msam.report import labels, theirs
 from msam.report.rows import Block
 from msam.report.runs import Run
@@ -33,10 +32,10 @@ def table(blocks: Sequence[Block], *, beside: bool = False) -> Table:
         Column("Fingerprint", keys=("fingerprint",), rank=4),
     ]
     columns += [Column("Samples, theirs", "number", ("samples, theirs",), digits=0)] if beside else []
-    found: dict[str, tuple[Block, Run]] = {}
+    found: dict[tuple[str, str], tuple[Block, Run]] = {}
     for block in blocks:
         run = max(block.runs, key=lambda run: len(run.modalities))
-        found.setdefault(repr(sorted(_settings(run).items(), key=str)), (block, run))
+        found.setdefault(run.same_data, (block, run))
     values = tuple(tuple(_row(block, run, beside=beside)) for block, run in found.values())
     words = [
         "Read from the records' headers. Sizes are samples. Shape: of one sample, before the encoder",
@@ -57,8 +56,7 @@ def _row(block: Block, run: Run, *, beside: bool) -> list[Value]:
     header = run.record.header
     data = header["data"]
     sizes = data.get("sizes", {})
-    settings = _settings(run)
-    splits = [f"{key}={labels.spell(settings[key])}" for key in SPLIT if settings.get(key) is not None]
+    splits = [f"{key}={labels.spell(run.data[key])}" for key in SPLIT if run.data.get(key) is not None]
     row: list[Value] = [
         dataset_of(block),
         ", ".join(block.modalities),
@@ -67,15 +65,9 @@ def _row(block: Block, run: Run, *, beside: bool) -> list[Value]:
         _listed(data.get("shapes"), lambda shape: "×".join(map(str, shape))),
         _listed(data.get("encoders"), str),
         ", ".join(splits) or NONE,
-        NONE if run.config["data"]["name"] in WORLDS else str(data.get("fingerprint"))[:12],
+        NONE if run.world else str(data.get("fingerprint"))[:12],
     ]
     return row + ([_known(theirs.samples(run.config["data"]["name"]))] if beside else [])
-
-
-def _settings(run: Run) -> dict[str, Any]:
-    """The data's settings without where they lie, and without the seed that draws worlds."""
-    drawn = run.config["data"]["name"] in WORLDS
-    return {k: v for k, v in run.config["data"].items() if k not in ("root", "file") and not (drawn and k == "seed")}
 
 
 def _listed(found: Mapping[str, Any] | None, spelled: Any) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 PRETTY = {
@@ -92,6 +93,18 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def ends(paths: Sequence[str]) -> list[str]:
+    """Return the ends of paths, as short as they can be and differ; "default" for none.
+
+    >>> ends(["/home/a/cremad", "/home/b/cremad"]), ends(["", "/data/ave"])
+    (['a/cremad', 'b/cremad'], ['default', 'ave'])
+    """
+    parts = [PurePath(path).parts for path in paths]
+    lengths = range(1, max(map(len, parts), default=0) + 1)
+    found = (["/".join(part[-length:]) or "default" for part in parts] for length in lengths)
+    return next((ends_ for ends_ in found if len(set(ends_)) == len(ends_)), list(paths))
 
 
 def slug(text: str) -> str:

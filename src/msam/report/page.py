@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from plotly.offline import get_plotlyjs
 
 from msam.report import commands, critical, curves, gains, interactive, marks, overview, pairs, provenance, tables
@@ -35,21 +35,14 @@ def render(
         selection: how the reported epochs were chosen.
         papers: the paper's tables, where they are wanted.
     """
-    environment = Environment(
-        loader=PackageLoader("msam.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     figures: dict[str, Any] = {}
     shown = [_section(section, f"s{position}", figures) for position, section in enumerate(sections)]
     gained = gains.chart(sections)
     labels = {row.label: section.style.colours[row.label] for section in sections for row in section.block.rows}
-    return environment.get_template("page.html").render(
+    return template("page.html").render(
         sections=shown,
         overview=overview.table(sections),
-        gain=_group("gain", [gained], figures) if gained.panels else None,
+        gain=group("gain", [gained], figures) if gained.panels else None,
         papers=papers,
         labels=labels,
         colours={**_by_name(sections), **labels},
@@ -64,6 +57,18 @@ def render(
     )
 
 
+def template(name: str) -> Template:
+    """Return a template of a page; its pieces are in `pieces.html`."""
+    environment = Environment(
+        loader=PackageLoader("msam.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
+
+
 def _section(section: Section, id_: str, figures: dict[str, Any]) -> dict[str, Any]:
     """What the template needs of a section; its plotly figures go to `figures`, by id."""
     block = section.block
@@ -75,7 +80,7 @@ def _section(section: Section, id_: str, figures: dict[str, Any]) -> dict[str, A
         "paired": section.paired,
         "by_kind": section.by_kind,
         "groups": [
-            _group(f"{id_}-{name}", list(charts), figures)
+            group(f"{id_}-{name}", list(charts), figures)
             for name, charts in groupby(section.charts, key=lambda chart: chart.name)
         ],
         "rows": [_row(row) for row in block.rows],
@@ -88,8 +93,8 @@ def _by_name(sections: Sequence[Section]) -> dict[str, str]:
     return {name: colours[rows[0].label] for colours, named in found for name, rows in named.items()}
 
 
-def _group(id_: str, charts: Sequence[Chart], figures: dict[str, Any]) -> dict[str, Any]:
-    """Charts of one name, shown one at a time by their tabs."""
+def group(id_: str, charts: Sequence[Chart], figures: dict[str, Any]) -> dict[str, Any]:
+    """Return charts of one name as the template wants them, shown one at a time by their tabs; `figures` gets them by id."""
     tabs = []
     for position, chart in enumerate(charts):
         ids = [f"{id_}-{position}-{number}" for number in range(len(chart.panels))]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from msam.record import WORLDS, Record
+from msam.record import Record
 from msam.report import labels
 from msam.report.rows import Block
 from msam.report.runs import Run, diverged
@@ -37,7 +37,7 @@ def seeds(runs: Sequence[Run]) -> str:
     The seeds of worlds are named too where the data are drawn from one.
     """
     words = f"Seeds {ranges(run.seed[0] for run in runs)}"
-    worlds = [run.seed[1] for run in runs if run.config["data"]["name"] in WORLDS]
+    worlds = [run.seed[1] for run in runs if run.world]
     return f"{words}, worlds {ranges(worlds)}" if worlds else words
 
 

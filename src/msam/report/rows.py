@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from msam.record import WORLDS
 from msam.report import labels
 from msam.report.runs import BOOK_KEEPING, Run
+
+Item = TypeVar("Item")
 
 NO_SETTINGS = ("seed", "data", "fusion", *BOOK_KEEPING)
 """Fields that do not tell rows of one block apart: what makes the block, replications, and book-keeping."""
@@ -80,18 +81,15 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
     """Group runs into blocks of rows.
 
     A block is a dataset with its settings and a fusion; a row is a configuration but for its seeds. A unimodal run
-    without fusion joins every block of its data.
+    without fusion joins every block of its data. Equal data in two places are the same.
     """
-    data = _grouped(runs, lambda run: _key(_data(run)))
+    data = _grouped(runs, lambda run: run.same_data)
     parts: list[list[Run]] = []
     for members in data.values():
         fusions = _grouped(members, lambda run: _key(run.config.get("fusion")))
         everywhere = fusions.pop(_key(None), []) if len(fusions) > 1 else []
         parts += [everywhere + part for part in fusions.values()]
-    titles = labels.distinct(
-        [_title(part[-1]) for part in parts],
-        [{"data": _data(part[-1]), "fusion": part[-1].config.get("fusion")} for part in parts],
-    )
+    titles = _titles([part[-1] for part in parts])
     return [Block(title, _modalities(part), tuple(_rows(part))) for title, part in zip(titles, parts, strict=True)]
 
 
@@ -124,25 +122,25 @@ def _modalities(runs: Iterable[Run]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for run in widest_first for name in run.modalities))
 
 
-def _title(run: Run) -> str:
-    fusion = run.config.get("fusion")
-    return run.config["data"]["name"] + (f", {fusion['name']} fusion" if fusion else "")
-
-
-def _data(run: Run) -> dict[str, Any]:
-    """The data's settings; where the data are a world drawn from a seed, without that seed."""
-    data = dict(run.config["data"])
-    if data["name"] in WORLDS:
-        data.pop("seed", None)
-    return data
+def _titles(runs: Sequence[Run]) -> list[str]:
+    """A title for each block's run: settings only where names do not suffice, and places only where settings do not."""
+    configs = [{"data": run.data, "fusion": run.config.get("fusion")} for run in runs]
+    titles = [
+        ", ".join([c["data"]["name"], *([f"{c['fusion']['name']} fusion"] if c["fusion"] else [])]) for c in configs
+    ]
+    for alike in _grouped(range(len(runs)), lambda i: (titles[i], repr(configs[i]))).values():
+        if len(alike) > 1:
+            for i, end in zip(alike, labels.ends([runs[i].place for i in alike]), strict=True):
+                configs[i] = {**configs[i], "in": end}
+    return labels.distinct(titles, configs)
 
 
 def _key(value: Any) -> str:
     return repr(sorted(labels.flatten(value).items())) if isinstance(value, dict) else repr(value)
 
 
-def _grouped(runs: Iterable[Run], key: Callable[[Run], Hashable]) -> dict[Hashable, list[Run]]:
-    groups: dict[Hashable, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(key(run), []).append(run)
+def _grouped(items: Iterable[Item], key: Callable[[Item], Hashable]) -> dict[Hashable, list[Item]]:
+    groups: dict[Hashable, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
     return groups

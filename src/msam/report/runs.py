@@ -13,6 +13,9 @@ from msam.selection import Selection, without_auxiliary
 BOOK_KEEPING = ("record_every", "checkpoint_every", "threads", "probes")
 """Fields of a configuration that decide how a run is watched, not what it is."""
 
+PLACES = ("root", "file")
+"""Settings of data that say where they lie, not what they are."""
+
 KINDS = ("zeroed", "shapley", "head")
 """Kinds of accuracy of a single modality: others absent; argmax of its Shapley logits; its own head."""
 
@@ -45,11 +48,32 @@ class Run:
         return self.record.epochs[self.chosen]
 
     @property
+    def world(self) -> bool:
+        """Whether the data are a world, drawn anew from their seed."""
+        return self.config["data"]["name"] in WORLDS
+
+    @property
     def seed(self) -> tuple[int, ...]:
         """What tells replications of one row apart: the seed, and the world's where the data are a world."""
         config = self.config
-        world = (config["data"].get("seed", 0),) if config["data"]["name"] in WORLDS else ()
-        return (config.get("seed", 0), *world)
+        return (config.get("seed", 0), *((config["data"].get("seed", 0),) if self.world else ()))
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The data's settings without where they lie and, of a world, without its seed."""
+        left = (*PLACES, "seed") if self.world else PLACES
+        return {key: value for key, value in self.config["data"].items() if key not in left}
+
+    @property
+    def place(self) -> str:
+        """Where the data lay, empty where the settings do not say."""
+        return next((str(self.config["data"][key]) for key in PLACES if self.config["data"].get(key)), "")
+
+    @property
+    def same_data(self) -> tuple[str, str]:
+        """What is equal for runs on the same data, wherever they lay: settings and, but for worlds, the fingerprint."""
+        content = "" if self.world else self.record.header["data"].get("fingerprint") or self.place
+        return repr(sorted(self.data.items())), content
 
     @cached_property
     def measures(self) -> dict[str, float]:
@@ -149,8 +173,8 @@ def without_repeats(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     kept: dict[str, Run] = {}
     notes = []
     for run in runs:
-        settings = {key: value for key, value in run.config.items() if key not in BOOK_KEEPING}
-        before = kept.setdefault(repr(sorted(settings.items())), run)
+        settings = {key: value for key, value in run.config.items() if key not in ("data", *BOOK_KEEPING)}
+        before = kept.setdefault(repr((sorted(settings.items()), run.same_data, run.seed)), run)
         if before is run:
             continue
         lines = [record.without_volatile(r.record.epochs) for r in (before, run)]
