@@ -55,6 +55,14 @@ def test_the_base_optimizer_of_a_control_is_that_of_the_grids_own_row():
     assert found.cells_of("dial-late-joint-msam-sgd (twice)")[0].optimizer["lr"] == 0.2
 
 
+def test_what_a_row_may_tune_changes_neither_its_runs_nor_its_controls(ran):
+    made, records = ran
+    own = {name: {**row, "search": {"optimizer.lr": None}} for name, row in made.rows.items()}
+    with_spaces = made.with_rows(own)
+    assert with_spaces.cells() == made.cells()
+    assert controls(with_spaces, records).rows == controls(made, records).rows
+
+
 def test_a_control_is_of_the_data_of_its_own_row():
     worlds = [WORLD, {**WORLD, "train_size": 64}]
     found = controls(grid(data=worlds, sharpness=["none", "msam"], seeds=1, epochs=1), [])

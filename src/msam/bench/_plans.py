@@ -7,7 +7,7 @@ from typing import Any
 
 from msam import checks
 from msam.bench._spaces import Spaces, space, tunable, unknown
-from msam.bench.grid import SEARCH, cell
+from msam.bench.grid import cell, without_search
 from msam.checks import Range, Search
 from msam.train import RunConfig, config
 from msam.train.checkpoint import differing
@@ -193,7 +193,7 @@ def _row(
         raise ValueError(
             'The name of a row is that of a file: it must not begin with a dot, nor hold / \\ : * ? " < > |.'
         )
-    plain = {key: value for key, value in settings.items() if key != SEARCH}
+    plain = without_search(settings)
     complete, searched, known = config(plain), space(settings, spaces), tunable(settings)
     if not searched:
         raise ValueError(

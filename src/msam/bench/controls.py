@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from statistics import fmean
 
 from msam.bench._spaces import TUNED
-from msam.bench.grid import SEARCH, Grid, Settings
+from msam.bench.grid import Grid, Settings, without_search
 from msam.record import Record
 from msam.train import config
 from msam.train.config import laid_over, part_name
@@ -32,6 +32,7 @@ def controls(grid: Grid, records: Iterable[Record]) -> Grid:
     """
     if not grid.controlled:
         return grid.with_rows({})
+    grid = grid.with_rows({name: without_search(settings) for name, settings in grid.rows.items()})
     by_run = {record.header["run"]: record for record in records}
     rows: dict[str, Settings] = {}
     for name, settings in grid.rows.items():
@@ -83,5 +84,5 @@ def _differ_in_tuning_alone(row: Settings, other: Settings) -> bool:
         part_name(key, row.get(key)) == part_name(key, other.get(key))
         if key in TUNED
         else row.get(key) == other.get(key)
-        for key in {*row, *other, *TUNED} - {SEARCH}
+        for key in {*row, *other, *TUNED}
     )

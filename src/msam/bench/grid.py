@@ -144,11 +144,20 @@ def cell(settings: Settings, seed: int) -> RunConfig:
         raise ValueError(
             f"`seed` is given by the grid, run by run; received {settings['seed']!r}. Say which with `seeds`."
         )
-    settings = laid_over(HELD, {key: value for key, value in settings.items() if key != SEARCH})
+    settings = laid_over(HELD, without_search(settings))
     table = dict(_table("data", settings.get("data")))
     if table["name"] in WORLDS:
         table = {"seed": seed, **table}
     return config({**settings, "data": table}, seed=seed)
+
+
+def without_search(settings: Settings) -> dict[str, Any]:
+    """Return a row without its own spaces: what a configuration has.
+
+    >>> without_search({"data": "dial", "search": {"optimizer.lr": None}})
+    {'data': 'dial'}
+    """
+    return {key: value for key, value in settings.items() if key != SEARCH}
 
 
 def row_name(settings: Settings, told: Collection[str] = ()) -> str:

@@ -1,0 +1,152 @@
+"""What the runs of a grid came to: a measure of a row, world by world."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+
+from msam import bench, record, selection
+from msam.bench import tune as tuning
+from msam.bench.grid import Grid, Settings, cell
+from msam.recipes import evidence
+from msam.report import stats
+from msam.report.runs import Run, finished, number
+
+FOLDER = Path(__file__).parents[2] / "results" / "evidence"
+PROBED = "probed"
+"""Folder of the runs whose curvature is measured."""
+
+RULES = ("none", "sam", "msam", "msam.scope=dominant.share=contribution")
+"""Rows of joint training whose curvature is measured, where the grid has them."""
+
+FAST, SLOW = 1.0, 0.0
+"""Places in the dial's signals and modes: one mode per class is learned fast, four are learned slowly."""
+
+DIGITS: Mapping[str, float] = {"image": FAST, "audio": SLOW}
+"""On AV-digits the image is what joint training learns fast (docs/results.md)."""
+
+Measure = Callable[[Run], float]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The finished runs of a grid.
+
+    Attributes:
+        name: of the grid.
+        rows: by the row's name, then by seed; those of the controls are called `ROW (CONTROL)`.
+        diverged: how many runs of each row ended early.
+        chosen: what tuning chose of each row.
+    """
+
+    name: str
+    rows: Mapping[str, Mapping[int, Run]]
+    diverged: Mapping[str, int]
+    chosen: Mapping[str, tuning.Chosen]
+    probed: Mapping[str, Mapping[int, Run]] = field(default_factory=dict)
+
+    def values(self, row: str, measure: Measure) -> dict[int, float]:
+        """Return a measure of every run of a row, by seed."""
+        return {seed: measure(run) for seed, run in self.rows[row].items()}
+
+    def summary(self, row: str, measure: Measure) -> stats.Summary:
+        """Return number, mean and standard deviation of a measure of a row."""
+        return stats.summary(list(self.values(row, measure).values()))
+
+    def seeds(self) -> int:
+        """Return the largest number of runs that a row has."""
+        return max((len(runs) for runs in self.rows.values()), default=0)
+
+
+def tuned(name: str) -> Grid:
+    """Return a grid with what tuning chose."""
+    chosen = tuning.chosen(FOLDER / name / "tuning")
+    return evidence.GRIDS[name]().tuned({row: choice.settings for row, choice in chosen.items()})
+
+
+def probed(grid: Grid) -> Grid:
+    """Return the rows whose curvature is measured, with that measure."""
+    rows = {name: row for name, row in grid.rows.items() if name.split("-joint-")[-1].removesuffix("-sgd") in RULES}
+    two = {name: row for name, row in rows.items() if "sharpness" in row or "method" in row}
+    return grid.with_rows(two).with_settings({"probes": ("curvature",)})
+
+
+@cache
+def load(name: str) -> Found | None:
+    """Return what a grid came to; None where it was not run."""
+    folder = FOLDER / name
+    if not (folder / "tuning" / "chosen").is_dir() or not (folder / "runs").is_dir():
+        return None
+    chosen = tuned(name)
+    records = {found.header["run"]: found for found in record.find(folder / "runs")}
+    controls = bench.controls(chosen, records.values())
+    rows, diverged = {}, {}
+    for row, settings in {**chosen.rows, **controls.rows}.items():
+        rows[row], diverged[row] = _runs(settings, chosen.seeds, records)
+    curved: dict[str, Mapping[int, Run]] = {}
+    if (folder / PROBED).is_dir():
+        measured = {found.header["run"]: found for found in record.find(folder / PROBED)}
+        curved = {row: _runs(settings, chosen.seeds, measured)[0] for row, settings in probed(chosen).rows.items()}
+    choices = tuning.chosen(folder / "tuning")
+    return Found(name, {row: runs for row, runs in rows.items() if runs}, diverged, choices, curved)
+
+
+def _runs(settings: Settings, seeds: Sequence[int], records: Mapping[str, record.Record]) -> tuple[dict[int, Run], int]:
+    named = {seed: records.get(cell(settings, seed).run_name()) for seed in seeds}
+    done = {seed: finished([found], selection.load("best_validation"))[0] for seed, found in named.items() if found}
+    return {seed: runs[0] for seed, runs in done.items() if runs}, sum(not runs for runs in done.values())
+
+
+def accuracy(run: Run) -> float:
+    """Test accuracy at the selected epoch, in percent."""
+    return 100 * run.measures["accuracy"]
+
+
+def validation(run: Run) -> float:
+    """Validation accuracy at the selected epoch, in percent."""
+    return 100 * run.measures["valid_accuracy"]
+
+
+def tau(run: Run) -> float:
+    """The gap between training and test accuracy over the latter (Eq. 1)."""
+    return run.measures["tau"]
+
+
+def roughness(run: Run) -> float:
+    """Mean second difference of the validation accuracy over epochs, absolute, in points: 0 for a straight line."""
+    curve = [100 * epoch["valid"]["accuracy"] for epoch in run.record.epochs]
+    return fmean(abs(a - 2 * b + c) for a, b, c in zip(curve, curve[1:], curve[2:], strict=False))
+
+
+def eigenvalue(run: Run) -> float:
+    """Largest eigenvalue of the Hessian of the training loss at the last weights."""
+    line = next((found for found in reversed(run.record.probes) if found.get("probe") == "curvature"), {})
+    return number(next(iter(line.get("eigenvalues", [])), None))
+
+
+def of_fast(run: Run) -> float:
+    """Test accuracy of the fast modality alone, the other absent, in percent."""
+    return _alone(run, FAST)
+
+
+def of_slow(run: Run) -> float:
+    """Test accuracy of the slow modality alone, the other absent, in percent."""
+    return _alone(run, SLOW)
+
+
+def dominance(run: Run) -> float:
+    """Steps, or samples of training where no rule asks in every step, in which the fast modality dominates, in percent."""
+    return 100 * run.measures[f"dominance.{_named(run, FAST)}"]
+
+
+def _alone(run: Run, place: float) -> float:
+    name = _named(run, place)
+    return math.nan if name is None else 100 * run.measures[f"zeroed.{name}"]
+
+
+def _named(run: Run, place: float) -> str | None:
+    facts = run.record.header["data"].get("facts", {})
+    dealt = {name: facts.get(f"dealt/{name}", DIGITS.get(name)) for name in run.modalities}
+    return next((name for name, found in dealt.items() if found == place), None)

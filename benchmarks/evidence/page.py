@@ -1,0 +1,184 @@
+"""docs/evidence.md: its words stand in the template, every number in them comes from the records."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+import found
+from claims import CLAIMS, SCALES, Answer, Question, answers, full, verdict
+from found import Found
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from msam.recipes import evidence
+from msam.report import stats
+
+HEADS = (
+    {"dial": "The dial, late fusion", "dial-early": "The dial, early fusion", "pairs": "Pairs on the dial"}
+    | {"many": "Three and four modalities", "noise": "A noisy modality, and cues that only both tell"}
+    | {"avdigits": "AV-digits, late fusion", "avdigits-early": "AV-digits, early fusion"}
+)
+
+
+def written() -> str:
+    """Return the page."""
+    grids = {name: grid for name in evidence.GRIDS if (grid := found.load(name)) is not None}
+    told = answers(grids)
+    room = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    given = {
+        "grids": grids,
+        "claims": CLAIMS,
+        "told": told,
+        "verdict": lambda claim: verdict(claim, told),
+        "budget": budget,
+        "questions": lambda claim: "\n".join(
+            _lines(QUESTIONS, (_answer(told[q]) for q in claim.questions if q in told))
+        ),
+        "table": lambda name: "\n".join(_table(grids[name])),
+        "difference": partial(difference, grids),
+        "mean": partial(mean, grids),
+        "heads": HEADS,
+    }
+    return room.get_template("page.md.j2").render(**given).rstrip() + "\n"
+
+
+QUESTIONS = ("Where", "Row", "Against", "Measure", "Pairs", "Difference", "95 % interval (BCa)", "p (Holm)", "Reading")
+ROWS = ("Row", "Runs", "Acc (%)", "Over joint (points)", "95 % interval (BCa)", "p (Holm)")
+MORE = ("Fast alone (%)", "Slow alone (%)", "Fast dominates (%)", "τ", "Passes/step", "Tuned")
+
+
+def budget(name: str) -> str:
+    """Return what each row of a grid was given to tune with, in words."""
+    trials, seeds = evidence.BUDGETS[name]
+    return f"{trials} trials of {seeds} {'run' if seeds == 1 else 'runs'} each"
+
+
+def difference(grids: Mapping[str, Found], grid: str, row: str, against: str, scale: str = "accuracy") -> str:
+    """Return a difference with its interval and number of pairs, outside of any family: `+1.2 [+0.8, +1.6], 20 pairs`."""
+    answer = answers_of(grids, Question(grid, row, against, scale))
+    c, digits = answer.comparison, _digits(scale)
+    return f"{c.mean:+.{digits}f} [{c.low:+.{digits}f}, {c.high:+.{digits}f}]"
+
+
+def answers_of(grids: Mapping[str, Found], question: Question) -> Answer:
+    """Return the answer to one question alone.
+
+    Raises:
+        ValueError: if a row was not run.
+    """
+    rows = grids[question.grid]
+    ours, theirs = (full(rows, short) for short in (question.row, question.against))
+    if ours is None or theirs is None:
+        missing = question.row if ours is None else question.against
+        raise ValueError(f"Grid {question.grid!r} has no row {missing!r}. It has: {', '.join(rows.rows)}.")
+    measure = SCALES[question.scale].measure
+    a, b = rows.values(ours, measure), rows.values(theirs, measure)
+    seeds = sorted(a.keys() & b.keys())
+    return Answer(question, stats.compare(ours, theirs, [a[s] for s in seeds], [b[s] for s in seeds]))
+
+
+def mean(grids: Mapping[str, Found], grid: str, row: str, scale: str = "accuracy") -> str:
+    """Return mean and standard deviation of a row: `88.2 ± 0.7`."""
+    rows = grids[grid]
+    return _pm(rows.summary(full(rows, row) or row, SCALES[scale].measure), _digits(scale))
+
+
+def _digits(scale: str) -> int:
+    return 1 if SCALES[scale].unit == "points" else 3
+
+
+def _answer(answer: Answer) -> tuple[str, ...]:
+    c, q = answer.comparison, answer.question
+    digits = max(2, _digits(q.scale))
+    return (
+        HEADS[q.grid],
+        _short(q.row),
+        _short(q.against),
+        SCALES[q.scale].name + (f" ({SCALES[q.scale].unit})" if SCALES[q.scale].unit else ""),
+        str(c.n),
+        f"{c.mean:+.{digits}f}",
+        f"[{c.low:+.{digits}f}, {c.high:+.{digits}f}]",
+        f"{c.p_holm:.4f}",
+        c.reading,
+    )
+
+
+def _table(grid: Found) -> Iterator[str]:
+    """Every row of a grid, by validation accuracy, each held against the joint row of the same data."""
+    order = sorted(grid.rows, key=lambda row: -fmean(grid.values(row, found.validation).values()))
+    bases = {row: full_base(grid, row) for row in order}
+    pairs = [(row, base) for row in order if (base := bases[row]) is not None and base != row]
+    family = stats.family([_compared(grid, row, base) for row, base in pairs])
+    told = {row: comparison for (row, _), comparison in zip(pairs, family, strict=True)}
+    slow = any(any(v == v for v in grid.values(row, found.of_slow).values()) for row in order)
+    heads = ROWS + (MORE if slow else MORE[3:])
+    yield from _lines(heads, (_row(grid, row, told.get(row), slow) for row in order))
+
+
+def full_base(grid: Found, row: str) -> str | None:
+    """Return the joint row of the same data and fusion."""
+    start = row.split("-")[:2]
+    return next((name for name in grid.rows if name == "-".join([*start, "joint", "none", "sgd"])), None)
+
+
+def _compared(grid: Found, row: str, base: str) -> stats.Comparison:
+    a, b = grid.values(row, found.accuracy), grid.values(base, found.accuracy)
+    seeds = sorted(a.keys() & b.keys())
+    return stats.compare(row, base, [a[s] for s in seeds], [b[s] for s in seeds])
+
+
+def _row(grid: Found, row: str, against_joint: stats.Comparison | None, slow: bool) -> tuple[str, ...]:
+    c = against_joint
+    lost = grid.diverged[row]
+    cells = [
+        _short(row.removesuffix("-sgd").split("-", 2)[-1]).replace("-sgd", ""),
+        f"{len(grid.rows[row])}" + (f" ({lost} diverged)" if lost else ""),
+        _pm(grid.summary(row, found.accuracy), 1),
+        f"{c.mean:+.2f}" if c else "",
+        f"[{c.low:+.2f}, {c.high:+.2f}]" if c else "",
+        f"{c.p_holm:.4f}" if c else "",
+    ]
+    if slow:
+        cells += [_pm(grid.summary(row, m), 1) for m in (found.of_fast, found.of_slow)]
+        cells.append(f"{grid.summary(row, found.dominance).mean:.0f}")
+    cells += [_pm(grid.summary(row, found.tau), 3), f"{_passes(grid, row):.2f}", _settings(grid, row)]
+    return tuple(cells)
+
+
+def _passes(grid: Found, row: str) -> float:
+    return fmean(run.measures["passes"] for run in grid.rows[row].values())
+
+
+def _settings(grid: Found, row: str) -> str:
+    """What tuning chose, with a star where it lies at an edge of its space."""
+    choice = grid.chosen.get(row)
+    if choice is None:
+        return "as its row"
+    told = [f"{k.split('.')[-1]} {v:.3g}{'*' if k in choice.edges else ''}" for k, v in choice.values.items()]
+    return ", ".join(told)
+
+
+def _pm(summary: stats.Summary, digits: int) -> str:
+    if summary.mean != summary.mean:
+        return "–"
+    return f"{summary.mean:.{digits}f} ± {summary.sd:.{digits}f}"
+
+
+def _short(name: str) -> str:
+    """Return a row's name as the page has it: the method, unless it is joint and a rule is used, and the rule."""
+    head, _, control = name.partition(" ")
+    method, _, rule = head.removesuffix("-sgd").partition("-")
+    word = {"none": method}.get(rule, rule if method == "joint" else f"{method} + {rule}")
+    options = ".share=contribution", "scope=all."
+    for option in options:
+        word = word.replace(option, "")
+    return f"{word} {control}".strip()
+
+
+def _lines(heads: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
+    yield "| " + " | ".join(heads) + " |"
+    yield "| " + " | ".join(":---" if i < 1 else "---:" for i, _ in enumerate(heads)) + " |"
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
