@@ -1,4 +1,7 @@
-"""The command line: `msam demo | list | train | data | bench | report | log`; a user's mistake ends it with one message."""
+"""The command line: `msam demo | list | train | data | bench | report | diagnose | log`.
+
+A user's mistake ends it with one message.
+"""
 
 import sys
 import typing
@@ -15,6 +18,7 @@ import msam
 from msam import checks
 from msam.cli.bench import bench_app
 from msam.cli.data import data_app
+from msam.cli.diagnose import diagnose
 from msam.cli.listing import list_
 from msam.cli.log import log
 from msam.cli.train import train_command
@@ -90,6 +94,7 @@ def _app(tokens: Sequence[str]) -> App:
         "list": list_,
         "train": train_,
         "report": report,
+        "diagnose": diagnose,
         "log": log,
     }
     for name, command in commands.items():

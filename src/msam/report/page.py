@@ -79,6 +79,7 @@ def _section(section: Section, id_: str, figures: dict[str, Any]) -> dict[str, A
         "results": section.results,
         "paired": section.paired,
         "by_kind": section.by_kind,
+        "sharpness": section.sharpness,
         "groups": [
             group(f"{id_}-{name}", list(charts), figures)
             for name, charts in groupby(section.charts, key=lambda chart: chart.name)
@@ -94,7 +95,7 @@ def _by_name(sections: Sequence[Section]) -> dict[str, str]:
 
 
 def group(id_: str, charts: Sequence[Chart], figures: dict[str, Any]) -> dict[str, Any]:
-    """Return charts of one name as the template wants them, shown one at a time by their tabs; `figures` gets them by id."""
+    """Return charts of one name as the template wants them, shown one at a time by their tabs; fill `figures` by id."""
     tabs = []
     for position, chart in enumerate(charts):
         ids = [f"{id_}-{position}-{number}" for number in range(len(chart.panels))]

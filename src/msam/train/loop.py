@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from msam import models
 from msam.data import Dataset
@@ -72,12 +72,40 @@ def load_model(folder: str | Path) -> models.MultimodalModel:
         FileNotFoundError: if there is no checkpoint in `folder`.
         ValueError: if it is damaged.
     """
-    saved = checkpoint.load(Path(folder) / CHECKPOINT)
+    return opened(folder).network
+
+
+class Opened(NamedTuple):
+    """A run that is looked at again: its configuration, its data, its model in evaluation mode."""
+
+    config: RunConfig
+    dataset: Dataset
+    network: models.MultimodalModel
+
+
+def opened(path: str | Path) -> Opened:
+    """Return what a run was made of, with the weights of its checkpoint.
+
+    Arguments:
+        path: the run's folder, or the checkpoint in it.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if it is damaged, or the data are others than the run's record says.
+    """
+    path = Path(path)
+    file = path / CHECKPOINT if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"No checkpoint {file}. Give the folder of a run, which holds {CHECKPOINT}.")
+    saved = checkpoint.load(file)
     config = checked(saved["config"])
-    network = parts.model(config, parts.dataset(config))
+    dataset = parts.dataset(config)
+    if (file.parent / RECORD).is_file():
+        same_data(read(file.parent / RECORD), dataset, file.parent)
+    network = parts.model(config, dataset)
     network.to(next(value.dtype for value in saved["model"].values() if value.is_floating_point()))
     network.load_state_dict(saved["model"])
-    return network.eval()
+    return Opened(config, dataset, network.eval())
 
 
 def begun(folder: Path, config: RunConfig, *, resume: bool) -> tuple[Record | None, dict[str, Any] | None]:
