@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from msam.report import curves, interactive, surfaces
+from msam.report import curves, interactive, report, surfaces
 from msam.report.charts import Chart, Dots, Line
 from tests.report._probes import curvature, gradients, landscape, with_probes
 from tests.report._records import config, write
+from tests.report.test_formats import check
 from tests.report.test_series import chart, line, section
 
 RESULT: dict[str, Any] = {"train": [0.9], "valid": [0.8], "test": [0.7]}
@@ -87,6 +88,22 @@ def test_sharpness_shows_seeds_mean_and_deviation_at_the_radius_all_are_measured
     assert (top.low, top.high) == pytest.approx((3 - math.sqrt(2), 3 + math.sqrt(2)))
     assert [dots(found, panel, "SAM").mean for panel in (1, 2, 3)] == pytest.approx([0.2, 0.5, 0.6])
     assert "no eigenvalue" not in found.caption
+
+
+def test_sharpness_stands_in_a_table_beside_the_loss_and_in_every_format(tmp_path: Path) -> None:
+    for seed, eigenvalue in enumerate((2.0, 4.0, None)):
+        run(tmp_path / f"{seed}.jsonl", "sam", seed, curvature([eigenvalue], 0.1, audio=0.5, image=0.6))
+    run(tmp_path / "joint.jsonl", None, 0)
+    (line,) = (table := section(tmp_path).tables[-1]).numbers
+    top = "Largest eigenvalue of the Hessian"
+    assert (line["row"], line["seeds"]) == ("SAM", 3)
+    assert (line[f"{top} mean"], line[f"{top} sd"]) == (3.0, pytest.approx(math.sqrt(2)))
+    assert line["Training loss mean"] == pytest.approx(0.1)
+    assert line["SAM's measure, image alone mean"] == pytest.approx(0.6)
+    assert "In 1 of 3 runs no eigenvalue was found." in table.caption
+    check([table])
+    written = report([tmp_path], tmp_path / "out", formats=("csv",)).paths
+    assert tmp_path / "out" / "sharpness.csv" in written
 
 
 def test_runs_without_an_eigenvalue_are_counted(tmp_path: Path) -> None:

@@ -147,6 +147,7 @@ def _tables_by_file(made: Report, selection: Selection, format_: str) -> dict[st
     kinds = {
         "table": [section.results for section in made.sections],
         "paired": [replace(table, about=provenance.about(runs, selection)) for table, runs in compared],
+        "sharpness": [section.sharpness for section in made.sections if section.sharpness],
         "ranks": [replace(tables.ranks(made.ranks), about=about)] if made.ranks else [],
     }
     return {name: several for name, several in {**kinds, **printed}.items() if several}

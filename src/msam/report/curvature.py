@@ -8,33 +8,78 @@ from msam.report.charts import Chart, Panel, Style
 from msam.report.marks import dots, seeds
 from msam.report.rows import Block, Row
 from msam.report.runs import Run, number
+from msam.report.stats import summary
+from msam.report.table import Column, Spread, Table
 
 Get = Callable[[dict[str, Any]], float]
 
 RADIUS = 0.05
 """The radius at which every model is measured, whatever its rule's own."""
 
+WHAT = (
+    "Of the training loss at the last weights, in evaluation mode, on the same training samples for every row. SAM's "
+    f"measure: L(θ + ρ g / ‖g‖) − L(θ), ρ = {RADIUS}. Neither is invariant: scaling layers or weight decay changes them "
+    "without changing what the model computes; compare rows of one architecture, trained alike."
+)
+
 
 def chart(block: Block, style: Style) -> Chart:
     """Return the chart of the `curvature` probe: rows with seeds as dots; without panels where nothing was probed."""
-    rows = [row for row in block.rows if any(_found(run) for run in row.runs)]
-    panels = [
-        _panel("Largest eigenvalue of the Hessian", "eigenvalue, joint loss (nats)", rows, style, _eigenvalue),
-        _panel("SAM's measure, joint loss", f"rise of the loss at radius {RADIUS} (nats)", rows, style, _rise(None)),
-        *(
-            _panel(f"SAM's measure, {name} alone", f"rise at radius {RADIUS} (nats)", rows, style, _rise(name))
-            for name in block.modalities
-            if len(block.modalities) > 1
-        ),
-    ]
+    rows = _rows(block)
+    panels = [_panel(title, unit, rows, style, get) for title, unit, get in _measures(block)]
     caption = (
-        "Of the training loss at the last weights, in evaluation mode, on the same training samples for every row. SAM's "
-        "measure: L(θ + ρ g / ‖g‖) − L(θ). Neither is invariant: scaling layers or weight decay changes them without "
-        "changing what the model computes; compare rows of one architecture, trained alike. Small dots are seeds, large "
-        f"dots their means, bars ±1 standard deviation over seeds ({seeds(block, rows)}).{_lost(rows)}"
+        f"{WHAT} Small dots are seeds, large dots their means, bars ±1 standard deviation over seeds "
+        f"({seeds(block, rows)}).{_lost(rows)}"
     )
     drawn = tuple(panel for panel in panels if panel.marks)
     return Chart("sharpness", "Sharpness of the minima", caption, drawn, columns=2, file="sharpness")
+
+
+def table(block: Block) -> Table | None:
+    """Return the same in numbers, with the loss that the measures were taken at; None where nothing was probed."""
+    rows = _rows(block)
+    columns, values = [Column("Row", keys=("row",)), Column("Seeds", "whole", ("seeds",))], []
+    for rank, (title, _, get) in enumerate([*_measures(block), ("Training loss", "", _loss)]):
+        spreads = [_spread(row, get) for row in rows]
+        keys = (f"{title} mean", f"{title} sd")
+        columns.append(Column(f"{title} (nats)", "spread", keys, digits=_digits(spreads), rank=rank))
+        values.append(spreads)
+    counts = [sum(map(bool, map(_found, row.runs))) for row in rows]
+    lines = zip((row.label for row in rows), counts, *values, strict=True)
+    words = (
+        f"{WHAT} The lower the loss, the flatter by that alone. ± is one standard deviation over seeds.{_lost(rows)}"
+    )
+    return Table(f"{block.title}: sharpness of the minima", tuple(columns), tuple(lines), words) if rows else None
+
+
+def _digits(values: Sequence[Spread]) -> int:
+    """Digits behind the point that show three of the largest mean."""
+    largest = max((abs(value.mean) for value in values if math.isfinite(value.mean)), default=0.0)
+    return max(0, 2 - math.floor(math.log10(largest))) if largest else 3
+
+
+def _rows(block: Block) -> list[Row]:
+    return [row for row in block.rows if any(map(_found, row.runs))]
+
+
+def _measures(block: Block) -> list[tuple[str, str, Get]]:
+    """Title, axis and measure of each panel and column."""
+    alone = block.modalities if len(block.modalities) > 1 else ()
+    rise = f"rise at radius {RADIUS} (nats)"
+    return [
+        ("Largest eigenvalue of the Hessian", "eigenvalue, joint loss (nats)", _eigenvalue),
+        ("SAM's measure, joint loss", rise, _rise(None)),
+        *((f"SAM's measure, {name} alone", rise, _rise(name)) for name in alone),
+    ]
+
+
+def _spread(row: Row, get: Get) -> Spread:
+    found = summary([value for run in row.runs if math.isfinite(value := get(_found(run)))])
+    return Spread(found.mean, found.sd)
+
+
+def _loss(found: dict[str, Any]) -> float:
+    return number(found.get("loss"))
 
 
 def _panel(title: str, unit: str, rows: Sequence[Row], style: Style, get: Get) -> Panel:

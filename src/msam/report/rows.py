@@ -124,15 +124,18 @@ def _modalities(runs: Iterable[Run]) -> tuple[str, ...]:
 
 def _titles(runs: Sequence[Run]) -> list[str]:
     """A title for each block's run: settings only where names do not suffice, and places only where settings do not."""
+    titles = [_title(run) for run in runs]
     configs = [{"data": run.data, "fusion": run.config.get("fusion")} for run in runs]
-    titles = [
-        ", ".join([c["data"]["name"], *([f"{c['fusion']['name']} fusion"] if c["fusion"] else [])]) for c in configs
-    ]
     for alike in _grouped(range(len(runs)), lambda i: (titles[i], repr(configs[i]))).values():
         if len(alike) > 1:
             for i, end in zip(alike, labels.ends([runs[i].place for i in alike]), strict=True):
                 configs[i] = {**configs[i], "in": end}
     return labels.distinct(titles, configs)
+
+
+def _title(run: Run) -> str:
+    fusion = run.config.get("fusion")
+    return run.config["data"]["name"] + (f", {fusion['name']} fusion" if fusion else "")
 
 
 def _key(value: Any) -> str:

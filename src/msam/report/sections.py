@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from msam.report import controls, pairs, provenance, rows, series, tables
+from msam.report import controls, curvature, pairs, provenance, rows, series, tables
 from msam.report.charts import Chart, Style, style
 from msam.report.rows import Block
 from msam.report.runs import Run
@@ -14,7 +14,7 @@ from msam.selection import Selection
 
 @dataclass(frozen=True)
 class Section:
-    """What the report says of one block; `paired` is None where there is nothing to compare with."""
+    """What the report says of one block; `paired` is None where nothing meets, `sharpness` where nothing was probed."""
 
     block: Block
     style: Style
@@ -22,12 +22,13 @@ class Section:
     results: Table
     by_kind: Table
     paired: Table | None
+    sharpness: Table | None
     charts: tuple[Chart, ...]
 
     @property
     def tables(self) -> list[Table]:
         """The tables that every form of the report shows."""
-        return [table for table in (self.results, self.paired) if table is not None]
+        return [table for table in (self.results, self.paired, self.sharpness) if table is not None]
 
 
 def sections(runs: Sequence[Run], selection: Selection) -> list[Section]:
@@ -47,5 +48,6 @@ def _section(block: Block, looks: Style, selection: Selection) -> Section:
         tables.results(block, " ".join(filter(None, lines))),
         tables.by_kind(block),
         tables.paired(compared, f"{block.title}: paired comparisons") if compared else None,
+        curvature.table(block),
         tuple(series.charts(block, compared, looks)),
     )
