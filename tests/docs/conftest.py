@@ -26,7 +26,7 @@ def tool(name: str) -> ModuleType:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built strictly, as `make docs` does."""
     out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(out)]
     quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=quiet, check=False)
     assert made.returncode == 0, made.stderr
