@@ -15,6 +15,7 @@ from typing import Any
 
 from msam import shapley
 from msam.models import Adapted, ConcatFusion, Fusion, MaxoutFusion, MultimodalModel, SharedFusion, SumFusion, adapt
+from msam.monitor import Monitor
 from msam.sharpness import ASAM, FSAM, GAM, GNP, GSAM, MSAM, SAM, FisherSAM, ImbSAM, LookSAM, Sharpness
 from msam.types import Batch, Output
 
@@ -36,6 +37,7 @@ __all__ = [
     "ImbSAM",
     "LookSAM",
     "MaxoutFusion",
+    "Monitor",
     "MultimodalModel",
     "Output",
     "SharedFusion",

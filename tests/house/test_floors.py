@@ -20,6 +20,7 @@ FLOORS = {
     "shapley": 1,
     "sharpness": 1,
     "models": 2,
+    "monitor": 2,
     "data": 2,
     "methods": 3,
     "train": 4,
