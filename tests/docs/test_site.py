@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
-from tests.docs.conftest import ROOT, tool
+from tests.docs.conftest import ROOT, build, tool
 from tests.house.test_samples import PACKAGES
 
 SHAPE = re.compile(r"\((?:[A-Z0-9*n][^)`]*)\)|scalar")
@@ -120,6 +120,28 @@ def test_the_doctests_of_the_tools_pass(name: str) -> None:
 def test_the_configuration_asks_for_strictness_and_no_fonts_from_elsewhere() -> None:
     told = yaml.load((ROOT / "mkdocs.yml").read_text(), yaml.BaseLoader)
     assert (told["strict"], told["theme"]["font"]) == ("true", "false")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("[a](b.md)", "'b.md'"), ("[a](#b)", "'#b'"), ("::: msam.nothing", "nothing")]
+)
+def test_a_build_with_a_planted_fault_fails(tmp_path: Path, text: str, says: str) -> None:
+    config = yaml.load((ROOT / "mkdocs.yml").read_text(), yaml.BaseLoader)
+    kept = {key: config[key] for key in ("strict", "validation")}
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text(f"# A\n\n{text}\n")
+    plain = {"site_name": "a", "plugins": [{"mkdocstrings": {"handlers": {"python": {"paths": [str(ROOT / "src")]}}}}]}
+    (tmp_path / "mkdocs.yml").write_text(yaml.dump({**plain, **kept}))
+    made = build(tmp_path / "site", "--config-file", str(tmp_path / "mkdocs.yml"))
+    assert made.returncode != 0
+    assert says in made.stderr
+
+
+def test_make_docs_builds_as_the_tests_do() -> None:
+    line = re.search(r"mkdocs build (.*)", (ROOT / "Makefile").read_text())
+    assert line is not None
+    assert "--strict" in line[1]
+    assert "--quiet" not in line[1]
 
 
 WATCHED = ("index.html", "idea.html", "methods.html", "costs.html", "trainers/plain.html", "api/msam.sharpness.html")
