@@ -75,8 +75,9 @@ def _bca(value: Array, left_out: Array, drawn: Array) -> tuple[Array, Array]:
     size = np.maximum(known.sum(0), 1)
     below = ((drawn < value) & known).sum(0) + 0.5 * ((drawn == value) & known).sum(0)
     bias = ndtri(np.clip(below / size, 0.5 / size, 1 - 0.5 / size))
-    away = np.nanmean(np.where(np.isfinite(left_out), left_out, np.nan), 0) - left_out
-    away = np.where(np.isfinite(away), away, 0.0)
+    there = np.isfinite(left_out)
+    kept = np.where(there, left_out, 0.0)
+    away = np.where(there, kept.sum(0) / np.maximum(there.sum(0), 1) - kept, 0.0)
     spread = (away**2).sum(0) ** 1.5
     skew = np.where(spread > 0, (away**3).sum(0) / (6 * np.where(spread > 0, spread, 1.0)), 0.0)
     ordered = np.sort(np.where(known, drawn, np.inf), 0)

@@ -128,8 +128,8 @@ def together(found: Diagnosis) -> Iterator[Advice]:
                 "together",
                 None,
                 f"{a} and {b} tell more together than apart (interaction {_interval(pair.accuracy)}).",
-                "Keep a fusion in which they meet, and train them together: what trains each alone (unimodal, ensemble) "
-                "loses that. A low accuracy of one alone is no fault here.",
+                "A low accuracy of one alone is no fault here: do not balance or drop modalities by what each does alone, and "
+                "expect much to be lost where either is missing.",
             )
 
 
