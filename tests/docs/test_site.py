@@ -123,7 +123,9 @@ def test_the_configuration_asks_for_strictness_and_no_fonts_from_elsewhere() -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("[a](b.md)", "'b.md'"), ("[a](#b)", "'#b'"), ("::: msam.nothing", "nothing")]
+    ("text", "says"),
+    [("[a](b.md)", "'b.md'"), ("[a](#b)", "'#b'"), ("::: msam.nothing", "nothing")],
+    ids=["page", "anchor", "name"],
 )
 def test_a_build_with_a_planted_fault_fails(tmp_path: Path, text: str, says: str) -> None:
     config = yaml.load((ROOT / "mkdocs.yml").read_text(), yaml.BaseLoader)
