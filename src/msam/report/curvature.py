@@ -92,7 +92,7 @@ def _panel(title: str, unit: str, rows: Sequence[Row], style: Style, get: Get) -
 
 def _found(run: Run) -> dict[str, Any]:
     """The last measure of a run, empty where it was not probed."""
-    return next((line for line in reversed(run.record.probes) if line.get("probe") == "curvature"), {})
+    return next(reversed(run.probed("curvature")), {})
 
 
 def _eigenvalue(found: dict[str, Any]) -> float:

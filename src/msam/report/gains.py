@@ -3,8 +3,6 @@
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from msam.report import pairs, stats
 from msam.report.charts import Chart, Dots, Panel
 from msam.report.marks import paired_dots, per_row
@@ -37,6 +35,5 @@ def _marks(section: Section) -> list[Dots]:
     for _, ours, joint in pairs.over_joint(section.block, section.comparisons):
         gained = relative(ours, joint)
         if all(map(math.isfinite, gained)):
-            colour, ends = section.style.colours[ours.label], stats.interval(np.array(gained))
-            marks.append(paired_dots(ours, joint, colour, gained, math.fsum(gained) / len(gained), *ends))
+            marks.append(paired_dots(ours, joint, section.style.colours[ours.label], gained, *stats.estimate(gained)))
     return marks

@@ -10,9 +10,11 @@ import numpy as np
 from msam.report.charts import Chart, Line, Panel, Style
 from msam.report.marks import BAND, line, seeds, seen
 from msam.report.rows import Block, Row
-from msam.report.runs import Run, number
+from msam.report.runs import number
 
 Get = Callable[[dict[str, Any]], float]
+
+PROBE = "gradients"
 
 LOGITS = {"split": "its part of the logits", "shapley": "its Shapley logits"}
 
@@ -22,7 +24,7 @@ def charts(block: Block, style: Style) -> list[Chart]:
 
     A sum of heads has no shared weights; rows that were not probed have no line.
     """
-    rows = [row for row in block.multimodal if any(_lines(run) for run in row.runs)]
+    rows = [row for row in block.multimodal if any(run.probed(PROBE) for run in row.runs)]
     return [_shared(block, rows, style), _encoders(block, rows, style)] if rows else []
 
 
@@ -87,7 +89,7 @@ def _over(rows: Sequence[Row], style: Style, get: Get) -> list[Line]:
             line(
                 row.label,
                 style.colours[row.label],
-                [[(found["epoch"], get(found)) for found in _lines(run)] for run in row.runs],
+                [[(found["epoch"], get(found)) for found in run.probed(PROBE)] for run in row.runs],
                 style.dashes[row.label],
             )
             for row in rows
@@ -95,12 +97,8 @@ def _over(rows: Sequence[Row], style: Style, get: Get) -> list[Line]:
     )
 
 
-def _lines(run: Run) -> list[dict[str, Any]]:
-    return [found for found in run.record.probes if found.get("probe") == "gradients"]
-
-
 def _all(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    yield from (found for row in rows for run in row.runs for found in _lines(run))
+    yield from (found for row in rows for run in row.runs for found in run.probed(PROBE))
 
 
 def _of_modality(name: str, key: str) -> Get:

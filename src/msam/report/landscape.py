@@ -66,7 +66,7 @@ def _runs(rows: Sequence[Row]) -> list[tuple[Row, str, dict[str, Any]]]:
 
 
 def _found(run: Run) -> dict[str, Any]:
-    return next((line for line in reversed(run.record.probes) if line.get("probe") == "landscape"), {})
+    return next(reversed(run.probed("landscape")), {})
 
 
 def _heights(found: dict[str, Any]) -> Array:

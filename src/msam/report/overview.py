@@ -3,8 +3,6 @@
 import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from msam.report import gains, pairs, stats
 from msam.report.runs import number
 from msam.report.sections import Section
@@ -51,16 +49,10 @@ def _lines(section: Section) -> Iterator[tuple[Value, ...]]:
             row.label,
             section.block.title,
             len(row.runs),
-            _estimate(row.values("accuracy")),
+            Estimate(*stats.estimate(row.values("accuracy"))),
             Estimate(c.mean, c.low, c.high) if c else Estimate(math.nan),
             summary(gains.relative(row, joint)).mean if joint else math.nan,
             summary(row.values("passes")).mean,
             summary(row.values("milliseconds")).mean,
             summary([number((run.record.end or {}).get("seconds")) for run in row.runs]).mean,
         )
-
-
-def _estimate(values: Sequence[float]) -> Estimate:
-    if not all(map(math.isfinite, values)):
-        return Estimate(math.nan)
-    return Estimate(summary(values).mean, *stats.interval(np.array(values)))

@@ -1,7 +1,8 @@
 """The tables of the paper, made from records: accuracy by fusion (Tables 1 and 2), gain over Joint and overfitting gap."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,12 @@ from msam.report.runs import KINDS
 from msam.report.table import Column, Estimate, Table, Value
 
 Lines = Mapping[str, Row]
+Field = tuple[Column, Callable[[str], Value]]
+Marks = dict[tuple[int, int], Literal["best", "near"]]
+
+TOGETHER = "Acc (%)"
+"""Head of the column of all modalities together."""
+
 WORDS = {
     "head": "by its own head or its part of the logits (as AGM's code, which the paper follows, has it for late fusion)",
     "shapley": "by its Shapley logits (as AGM's code, which the paper follows, has it for early fusion)",
@@ -48,41 +55,26 @@ def accuracy(fusion: str, blocks: Sequence[Block], *, beside: bool = False) -> T
     printed = {place: value for place, value in printed.items() if place.dataset in map(_data, blocks)}
     kind = _kind(lines)
     names = _names([*lines, {place.row: None for place in printed}])
-    columns = [Column("Row", keys=("row",))]
-    places: list[tuple[int, str]] = []
-    for i, block in enumerate(blocks):
-        head = dataset_of(block)
-        columns.append(Column("", "whole", (f"{head}: seeds",), shown=False, group=head))
-        places.append((i, "seeds"))
-        for modality in (*block.modalities, ""):
-            columns.append(_accuracy(modality, f"{head}: {f'{kind}.{modality}' if modality else 'accuracy'}", head))
-            places.append((i, modality))
-            if any((place.dataset, place.modality) == (_data(block), modality) for place in printed):
-                columns.append(_theirs(modality, f"{head}: theirs{f', {modality}' if modality else ''}", head))
-                places.append((i, f"theirs {modality}"))
-    columns += [
-        Column("Passes/step", "number", ("passes",), short="Passes", rank=2, digits=2),
-        Column("Time (× Joint)", "number", ("time over Joint",), short="× Joint", rank=1, digits=2),
+    fields: list[Field] = [(Column("Row", keys=("row",)), str)]
+    found, marks = [], Marks()
+    for block, line in zip(blocks, lines, strict=True):
+        fields += _fields(block, line, kind, printed)
+        found.append(best.of({name: row for name, row in line.items() if row.method != "unimodal"}))
+        marks |= _marks(found[-1], names, [column.title for column, _ in fields])
+    fields += [
+        (
+            Column("Passes/step", "number", ("passes",), short="Passes", rank=2, digits=2),
+            lambda name: _passes(name, lines),
+        ),
+        (
+            Column("Time (× Joint)", "number", ("time over Joint",), short="× Joint", rank=1, digits=2),
+            lambda name: _time(name, lines),
+        ),
     ]
-
-    def value(name: str, i: int, what: str) -> Value:
-        row, data = lines[i].get(name), _data(blocks[i])
-        if what == "seeds":
-            return len(row.runs) if row else 0
-        if what.startswith("theirs "):
-            return printed.get(theirs.Place(fusion, name, data, what.removeprefix("theirs ")), math.nan)
-        return _estimate(row.values(_measure(row, what, kind))) if row else Estimate(math.nan)
-
-    found = [best.of({n: row for n, row in line.items() if row.method != "unimodal"}) for line in lines]
-    marks: dict[tuple[int, int], Literal["best", "near"]] = {}
-    for i, one in enumerate(found):
-        field = 1 + places.index((i, ""))
-        marks |= {(names.index(name), field): "near" for name in one.alike}
-        marks |= {(names.index(one.top), field): "best"} if one.top else {}
     return Table(
         _title(fusion),
-        tuple(columns),
-        tuple((name, *(value(name, *place) for place in places), *_cost(name, lines)) for name in names),
+        tuple(column for column, _ in fields),
+        tuple(tuple(value(name) for _, value in fields) for name in names),
         " ".join(_words(kind, blocks, found, printed=bool(printed), beside=beside)),
         marks=marks,
     )
@@ -101,8 +93,8 @@ def gain(blocks: Sequence[Block]) -> Table:
     def cells(name: str, line: Lines) -> Iterator[Value]:
         row, joint = line.get(name), line.get("Joint")
         unknown = Estimate(math.nan)
-        yield _estimate(gains.relative(row, joint)) if row and joint and row is not joint else unknown
-        yield _estimate(row.values("tau")) if row else unknown
+        yield Estimate(*stats.estimate(gains.relative(row, joint))) if row and joint and row is not joint else unknown
+        yield Estimate(*stats.estimate(row.values("tau"))) if row else unknown
 
     names = _names(lines)
     caption = (
@@ -113,6 +105,29 @@ def gain(blocks: Sequence[Block]) -> Table:
     )
     values = tuple((name, *(cell for line in lines for cell in cells(name, line))) for name in names)
     return Table("Gain over Joint, and overfitting gap", tuple(columns), values, caption)
+
+
+def _fields(block: Block, line: Lines, kind: str, printed: Mapping[theirs.Place, float]) -> Iterator[Field]:
+    """The columns of a block: seeds, the accuracy of each modality and of all together, and theirs where there is one."""
+    head, data = dataset_of(block), _data(block)
+    yield (
+        Column("", "whole", (f"{head}: seeds",), shown=False, group=head),
+        lambda name: len(line[name].runs) if name in line else 0,
+    )
+    for modality in (*block.modalities, ""):
+        key = f"{head}: {f'{kind}.{modality}' if modality else 'accuracy'}"
+        yield _accuracy(modality, key, head), partial(_estimate, line, modality, kind)
+        there = {place.row: v for place, v in printed.items() if (place.dataset, place.modality) == (data, modality)}
+        if there:
+            key = f"{head}: theirs{f', {modality}' if modality else ''}"
+            yield _theirs(modality, key, head), partial(_printed, there)
+
+
+def _marks(found: Best, names: Sequence[str], titles: Sequence[str]) -> Marks:
+    """The marks of a block, in the last of its columns so far that has the accuracy of all modalities together."""
+    field = max(i for i, title in enumerate(titles) if title == TOGETHER)
+    marks: Marks = {(names.index(name), field): "near" for name in found.alike}
+    return marks | ({(names.index(found.top), field): "best"} if found.top else {})
 
 
 def _lines(block: Block) -> dict[str, Row]:
@@ -144,14 +159,17 @@ def _measure(row: Row, modality: str, kind: str) -> str:
     return "accuracy" if row.has(modality) else "none"
 
 
-def _estimate(values: Sequence[float]) -> Estimate:
-    mean = stats.summary(values).mean
-    ends = stats.interval(np.asarray(values, dtype=float)) if math.isfinite(mean) else (math.nan, math.nan)
-    return Estimate(mean, *ends)
+def _estimate(line: Lines, modality: str, kind: str, name: str) -> Estimate:
+    row = line.get(name)
+    return Estimate(*stats.estimate(row.values(_measure(row, modality, kind)))) if row else Estimate(math.nan)
+
+
+def _printed(there: Mapping[str, float], name: str) -> float:
+    return there.get(name, math.nan)
 
 
 def _accuracy(modality: str, key: str, group: str) -> Column:
-    title = f"Acc {modality} (%)" if modality else "Acc (%)"
+    title = f"Acc {modality} (%)" if modality else TOGETHER
     keys = (f"{key} mean", f"{key} low", f"{key} high")
     return Column(title, "estimate", keys, scale=100, digits=1, rank=4 if modality else 0, group=group)
 
@@ -161,15 +179,17 @@ def _theirs(modality: str, key: str, group: str) -> Column:
     return Column(title, "number", (key,), scale=100, digits=2, rank=5 if modality else 3, group=group)
 
 
-def _cost(name: str, lines: Sequence[Lines]) -> tuple[float, float]:
-    """Passes per step and time over that of Joint, averaged over the datasets that have both."""
-    rows = [(line[name], line.get("Joint")) for line in lines if name in line]
-    if not rows:
-        return math.nan, math.nan
-    passes = math.fsum(_mean(row, "passes") for row, _ in rows) / len(rows)
-    ratios = [_mean(row, "milliseconds") / _mean(joint, "milliseconds") for row, joint in rows if joint]
+def _passes(name: str, lines: Sequence[Lines]) -> float:
+    """Passes per step, averaged over the datasets that have the row."""
+    return stats.summary([_mean(line[name], "passes") for line in lines if name in line]).mean
+
+
+def _time(name: str, lines: Sequence[Lines]) -> float:
+    """Time per step over that of Joint: the geometric mean over the datasets that have both."""
+    both = [(line[name], line["Joint"]) for line in lines if name in line and "Joint" in line]
+    ratios = [_mean(row, "milliseconds") / _mean(joint, "milliseconds") for row, joint in both]
     known = bool(ratios) and all(ratio > 0 for ratio in ratios)
-    return passes, math.exp(math.fsum(map(math.log, ratios)) / len(ratios)) if known else math.nan
+    return math.exp(math.fsum(map(math.log, ratios)) / len(ratios)) if known else math.nan
 
 
 def _mean(row: Row, key: str) -> float:

@@ -111,6 +111,10 @@ class Run:
         ]
         return mean(told) if any(value is not None for value in told) else mean(measured)
 
+    def probed(self, probe: str) -> list[dict[str, Any]]:
+        """Return the lines of a probe, in order."""
+        return [line for line in self.record.probes if line.get("probe") == probe]
+
     @property
     def diverged(self) -> bool:
         """Whether a loss of the run was not finite."""

@@ -192,6 +192,16 @@ def interval(d: np.ndarray) -> tuple[float, float]:
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
+def estimate(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean and the ends of its 95 % BCa bootstrap interval; NaN where a value is not finite, or there is none.
+
+    >>> estimate([2.0, 2.0])
+    (2.0, 2.0, 2.0)
+    """
+    mean = summary(values).mean
+    return (mean, *interval(np.asarray(values, dtype=float))) if math.isfinite(mean) else (math.nan,) * 3
+
+
 def permutation_p(d: np.ndarray) -> float:
     """Return the two-sided p-value of the paired permutation test of differences `(n,)`."""
     if d.size == 1:
