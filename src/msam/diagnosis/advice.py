@@ -55,8 +55,8 @@ def unused(found: Diagnosis) -> Iterator[Advice]:
                 name,
                 f"The model does not use what the encoder of {name} knows: a probe on its features reaches "
                 f"{_percent(mine.probe)}, the model makes {_percent(mine.in_model)} of it (difference {_interval(gap)}).",
-                f"Leave the encoder as it is and train the fusion again, with {_others(found, name)} dropped now and then "
-                "(modality_dropout) or with a head of its own for each modality (mmpareto, gblending).",
+                f"Have the fusion use it: train with {_others(found, name)} dropped now and then (modality_dropout), or with "
+                "a head of its own for each modality (mmpareto, gblending).",
             )
 
 

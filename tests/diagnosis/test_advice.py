@@ -1,0 +1,172 @@
+"""Every rule speaks where its fault was planted, of whom it was planted in, and is silent elsewhere."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+import msam
+from msam.data import Dataset
+from msam.diagnosis import RULES, Diagnosis, Estimate
+from msam.diagnosis.advice import advised
+from msam.models import MultimodalModel
+from tests.diagnosis.worlds import loader, trained, world
+
+
+def found(made: Dataset, model: MultimodalModel, valid=None, **options) -> Diagnosis:
+    train = loader(made.train, 64)
+    quick = {"train": train, "resamples": 300, "sharp": False, "progress": False, **options}
+    return msam.diagnose(model, loader(made.valid) if valid is None else valid, **quick)
+
+
+def rules(of: Diagnosis) -> set[tuple[str, str | None]]:
+    return {(advice.rule, advice.modality) for advice in of.advice}
+
+
+@pytest.fixture(scope="module")
+def sound() -> tuple[Dataset, MultimodalModel]:
+    made = world(40, (3.5, 3.5))
+    return made, trained(made)
+
+
+@pytest.fixture(scope="module")
+def healthy(sound) -> Diagnosis:
+    return found(*sound)
+
+
+def deaf(model: MultimodalModel, name: str) -> MultimodalModel:
+    """Return the model with a fusion that does not listen to a modality."""
+    other = MultimodalModel(
+        dict(model.encoders.items()), type(model.fusion)(model.fusion.dims, model.fusion.num_classes)
+    )
+    other.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        other.fusion.linear[name].weight.zero_()
+    return other
+
+
+def test_nothing_is_said_of_a_healthy_model(healthy):
+    assert healthy.advice == ()
+
+
+def test_an_encoder_that_has_not_learned_is_under_trained(sound):
+    """It looks along one direction only, and can learn to look along others."""
+    made, _ = sound
+    lazy = trained(made, lazy="modality_0", epochs=1)
+    first = next(layer for layer in lazy.encoders["modality_0"].modules() if isinstance(layer, torch.nn.Linear))
+    first.weight.data[:] = first.weight.data[:1]
+    told = found(made, lazy, unimodal=30)
+    assert ("under_trained", "modality_0") in rules(told)
+    assert "unused" not in {rule for rule, _ in rules(told)}
+    assert "by itself it reaches" in told.advice[0].finding
+    assert "mslr" in told.advice[0].remedy
+    without = found(made, lazy)
+    assert "under_trained" not in {rule for rule, _ in rules(without)}, "only training it by itself can tell"
+
+
+def test_a_fusion_that_does_not_listen_leaves_features_unused(sound):
+    made, model = sound
+    told = found(made, deaf(model, "modality_1"), unimodal=4)
+    assert ("unused", "modality_1") in rules(told)
+    assert "under_trained" not in {rule for rule, _ in rules(told)}
+    assert ("brittle", "modality_0") in rules(told), "it can only guess without the one it listens to"
+
+
+def test_without_probes_nobody_is_called_unused_or_empty(sound):
+    made, model = sound
+    told = found(made, deaf(model, "modality_1"), train=None)
+    assert {rule for rule, _ in rules(told)} <= {"brittle"}
+
+
+def test_a_modality_that_tells_nothing_is_empty():
+    made = world(41, (3.5, 0.0))
+    assert rules(found(made, trained(made), unimodal=2)) == {("empty", "modality_1")}
+
+
+def test_a_modality_whose_samples_are_in_disorder_is_harmful(sound):
+    made, model = sound
+    batches = [
+        b._replace(inputs={**b.inputs, "modality_1": b.inputs["modality_1"].roll(1, 0)}) for b in loader(made.valid)
+    ]
+    assert ("harmful", "modality_1") in rules(found(made, model, batches))
+
+
+def test_a_model_that_trusts_a_disturbed_modality_blindly_is_misled(sound):
+    made, model = sound
+    told = found(made, model, noise=6.0)
+    assert {rule for rule, _ in rules(told)} == {"misled"}
+    assert found(made, model, noise=0.1).advice == ()
+
+
+def test_modalities_that_name_the_class_only_together_are_kept_together():
+    made = world(42, (4.0, 4.0), redundancy=0.0, classes=9, train_size=1000)
+    told = found(made, trained(made, epochs=15))
+    assert {rule for rule, _ in rules(told)} == {"together"}
+    assert told.pairs[0].accuracy.low > 0.05
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_is_silent_where_its_numbers_are_unknown(healthy, rule):
+    """As with one sample, where no interval is known, and without probes."""
+
+    def unknown(value):
+        if isinstance(value, Estimate):
+            return Estimate(value.value)
+        return value
+
+    blank = {
+        name: dataclasses.replace(one, **{f.name: unknown(getattr(one, f.name)) for f in dataclasses.fields(one)})
+        for name, one in healthy.modalities.items()
+    }
+    pairs = tuple(
+        dataclasses.replace(p, accuracy=unknown(p.accuracy), likelihood=unknown(p.likelihood)) for p in healthy.pairs
+    )
+    assert list(RULES[rule](dataclasses.replace(healthy, modalities=blank, pairs=pairs))) == []
+
+
+def widened(healthy: Diagnosis, name: str, **estimates: tuple[float, float]) -> Diagnosis:
+    """Return a diagnosis with other intervals of one modality."""
+    changed = {key: Estimate((low + high) / 2, low, high) for key, (low, high) in estimates.items()}
+    one = dataclasses.replace(healthy.modalities[name], **changed)
+    return dataclasses.replace(healthy, modalities={**healthy.modalities, name: one})
+
+
+@pytest.mark.parametrize(
+    ("rule", "silent", "speaks"),
+    [
+        ("unused", {"fusion_gap": (0.04, 0.3)}, {"fusion_gap": (0.2, 0.3)}),
+        ("under_trained", {"encoder_gap": (0.02, 0.3)}, {"encoder_gap": (0.2, 0.3)}),
+        ("harmful", {"missing_accuracy": (-0.2, -0.02)}, {"missing_accuracy": (-0.2, -0.03)}),
+        ("misled", {"noisy_accuracy": (0.3, 0.5)}, {"noisy_accuracy": (0.5, 0.6)}),
+    ],
+)
+def test_the_whole_interval_must_lie_beyond_the_threshold(healthy, rule, silent, speaks):
+    base = {
+        "missing_accuracy": (0.28, 0.3),
+        "missing_likelihood": (-0.2, -0.1),
+        "probe": (0.8, 0.9),
+        "unimodal": (0.8, 0.9),
+        "encoder_gap": (-0.01, 0.01),
+    }
+    even = healthy
+    for name in healthy.modalities:
+        even = widened(even, name, **base, fusion_gap=(-0.01, 0.01))
+    for said, change in ((0, silent), (1, speaks)):
+        told = list(RULES[rule](widened(even, "modality_1", **{**base, **change})))
+        assert [advice.modality for advice in told] == ["modality_1"] * said
+
+
+def test_what_all_lack_alike_is_not_said_of_one(healthy):
+    alike = healthy
+    for name in healthy.modalities:
+        alike = widened(alike, name, fusion_gap=(0.2, 0.3), encoder_gap=(0.2, 0.3))
+    assert "unused" not in {advice.rule for advice in advised(alike).advice}
+    assert "under_trained" not in {advice.rule for advice in advised(alike).advice}
+
+
+def test_every_rule_is_documented():
+    page = (Path(__file__).parents[2] / "docs" / "diagnose.md").read_text()
+    for name, rule in RULES.items():
+        assert f"`{name}`" in page
+        assert rule.__doc__
