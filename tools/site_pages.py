@@ -19,8 +19,8 @@ SOURCE = ROOT / "src" / "msam"
 ALWAYS = ("CONTRIBUTING.md", "CHANGELOG.md")
 PICTURES = (".png", ".svg")
 BARE = ("members", "show_root_heading", "show_root_toc_entry")
-LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
-FENCED = re.compile(r"^(```|~~~).*?^\1", re.M | re.S)
+LINK = re.compile(r"^(?P<fence>```|~~~).*?^(?P=fence)|(?<=\]\()(?![a-z]+:|#)(?P<link>[^)#\s]+)", re.M | re.S)
+"""A fenced block, or where a relative link or picture outside of one points, without its anchor."""
 
 
 def links(text: str) -> list[str]:
@@ -29,7 +29,7 @@ def links(text: str) -> list[str]:
     >>> links("[a](b.md#c) ![d](../e.png) [f](https://g) [h](#i)")
     ['b.md', '../e.png']
     """
-    return LINK.findall(FENCED.sub("", text))
+    return [found["link"] for found in LINK.finditer(text) if found["link"]]
 
 
 def place(page: str, link: str) -> str:
@@ -60,10 +60,9 @@ def moved(text: str, page: str) -> str:
     here = posixpath.dirname(uri(page))
 
     def new(found: re.Match[str]) -> str:
-        return posixpath.relpath(uri(place(page, found[0])), here or ".")
+        return posixpath.relpath(uri(place(page, found["link"])), here or ".") if found["link"] else found[0]
 
-    outside = re.split(r"(^(?:```|~~~).*?^(?:```|~~~)$)", text, flags=re.M | re.S)
-    return "".join(part if number % 2 else LINK.sub(new, part) for number, part in enumerate(outside))
+    return LINK.sub(new, text)
 
 
 def packages() -> dict[str, list[str]]:

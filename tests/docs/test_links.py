@@ -6,20 +6,20 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.docs.conftest import ROOT, tool
+from tests.docs.conftest import ROOT
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 ANY = re.compile(r"\]\(([^)\s]+)\)")
-site_pages = tool("site_pages")
+FENCED = re.compile(r"^(```|~~~).*?^\1", re.M | re.S)
 
 
 def targets(page):
-    return ANY.findall(site_pages.FENCED.sub("", page.read_text(encoding="utf-8")))
+    return ANY.findall(FENCED.sub("", page.read_text(encoding="utf-8")))
 
 
 def anchors(page):
     """Return the anchors of a page's headings, as both GitHub and the site make them."""
-    text = site_pages.FENCED.sub("", page.read_text(encoding="utf-8"))
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
     return {slug(words) for words in re.findall(r"^#+ (.+)$", text, re.M)}
 
 
