@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from msam.report.charts import Area, Array, Chart, Dots, Line, Panel, Surface
 
-VIEWPOINTS = ({"x": 0.92, "y": -1.59, "z": 1.09}, {"x": 1.72, "y": -1.2, "z": 0.29})
+VIEWPOINTS = ({"x": 1.1, "y": -1.9, "z": 1.3}, {"x": 2.05, "y": -1.43, "z": 0.35})
 """Where the eye is at first, and where the second view puts it: those of the files."""
 
 CENTRE = {"x": 0.0, "y": 0.0, "z": -0.12}
