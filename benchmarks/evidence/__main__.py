@@ -8,19 +8,26 @@ lie under results/evidence, those of the trials beside them; they are large and 
 trial's validation accuracy are.
 """
 
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from cyclopts import App
 from found import FOLDER, PROBED, probed, tuned
 from page import written
 
-from msam import bench
+from msam import bench, record
 from msam._files import write_whole
 from msam.bench import engines
 from msam.bench import tune as tuning
 from msam.recipes import evidence
 
+Item = TypeVar("Item")
 PAGE = Path(__file__).parents[2] / "docs" / "evidence.md"
+TOGETHER = 5
+"""Rows that are tuned, and then run, before the next: what a session has finished can be kept."""
+
 app = App(help=__doc__)
 
 
@@ -30,12 +37,14 @@ def run(*names: str, workers: int = 2, stacked: bool = True) -> None:
     engine = engines.load("local")(workers=workers)
     for name in names or evidence.GRIDS:
         grid, budget, folder = evidence.GRIDS[name](), evidence.BUDGETS[name], FOLDER / name
-        tuning.seeds_apart(tuning.tuning_seeds(budget.seeds), grid.seeds)
-        tuning.tune(
-            grid.rows, folder / "tuning", trials=budget.trials, seeds=budget.seeds, engine=engine, stacked=stacked
-        )
+        seeds = tuning.tuning_seeds(budget.seeds)
+        tuning.seeds_apart(seeds, grid.seeds)
+        for rows in map(dict, batched(grid.rows.items(), TOGETHER)):
+            place = folder / "tuning"
+            tuning.tune(rows, place, trials=budget.trials, seeds=seeds, engine=engine, stacked=stacked)
+            bench.run(tuned(name, rows).cells(), folder / "runs", engine=engine, stacked=stacked)
         chosen = tuned(name)
-        records = bench.run(chosen.cells(), folder / "runs", engine=engine, stacked=stacked)
+        records = record.find(folder / "runs")
         bench.run(bench.controls(chosen, records).cells(), folder / "runs", engine=engine, stacked=stacked)
         bench.run(probed(chosen).cells(), folder / PROBED, engine=engine)
 
@@ -44,6 +53,13 @@ def run(*names: str, workers: int = 2, stacked: bool = True) -> None:
 def write(out: Path = PAGE) -> None:
     """Write the page from the records."""
     write_whole(out, written())
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield the items, so many at once (`itertools.batched` is of Python 3.12)."""
+    rest = iter(items)
+    while part := list(islice(rest, size)):
+        yield part
 
 
 if __name__ == "__main__":

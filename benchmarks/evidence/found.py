@@ -1,7 +1,7 @@
 """What the runs of a grid came to: a measure of a row, world by world."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -60,10 +60,11 @@ class Found:
         return max((len(runs) for runs in self.rows.values()), default=0)
 
 
-def tuned(name: str) -> Grid:
-    """Return a grid with what tuning chose."""
-    chosen = tuning.chosen(FOLDER / name / "tuning")
-    return evidence.GRIDS[name]().tuned({row: choice.settings for row, choice in chosen.items()})
+def tuned(name: str, rows: Collection[str] | None = None) -> Grid:
+    """Return a grid with what tuning chose: of these rows, or of all that were tuned so far."""
+    chosen, grid = tuning.chosen(FOLDER / name / "tuning"), evidence.GRIDS[name]()
+    wanted = {row: settings for row, settings in grid.rows.items() if row in (chosen if rows is None else rows)}
+    return grid.with_rows(wanted).tuned({row: choice.settings for row, choice in chosen.items()})
 
 
 def probed(grid: Grid) -> Grid:

@@ -65,8 +65,9 @@ def dial(seeds: Seeds = 20) -> Grid:
         for scope in ("all", "dominant")
         for modality in ("weakest", "random", *names)
     ]
-    rules = [*sharpness.names(), *FORMS, *who]
-    return _joined(_methods(DIAL, seeds), grid(data=DIAL, sharpness=rules, seeds=seeds))
+    rules: list[Any] = ["none", "sam", "msam", *FORMS, *who]
+    others = [name for name in sharpness.names() if name not in rules]
+    return _joined(grid(data=DIAL, sharpness=[*rules, *others], seeds=seeds), _methods(DIAL, seeds))
 
 
 def dial_early(seeds: Seeds = 20) -> Grid:
