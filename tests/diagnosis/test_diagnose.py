@@ -120,6 +120,24 @@ def test_sharpness_is_the_rise_after_one_step_within_the_encoder(case):
     assert case.found.modalities["modality_1"].eigenvalue > 0
 
 
+def test_an_encoder_that_cannot_be_differentiated_twice_has_no_eigenvalue_and_says_so():
+    torch.manual_seed(0)
+    model = msam.MultimodalModel(
+        {"words": nn.EmbeddingBag(9, 4), "raw": nn.Identity(), "seen": nn.Linear(3, 4)},
+        msam.SumFusion({"words": 4, "raw": 2, "seen": 4}, 3),
+    )
+    x = {"words": torch.randint(9, (30, 5)), "raw": torch.randn(30, 2), "seen": torch.randn(30, 3)}
+    found = msam.diagnose(model, [Batch(x, torch.randint(3, (30,)))], progress=False, resamples=100)
+    words, raw, seen = found.modalities.values()
+    assert words.eigenvalue is None
+    assert words.sharpness is not None
+    assert raw.sharpness is None
+    assert seen.eigenvalue is not None
+    assert any("of words: no eigenvalue, the derivative for" in note for note in found.notes)
+    assert any("of raw: it has no parameters" in note for note in found.notes)
+    assert (words.noise, seen.noise) == ("swapped", "gaussian")
+
+
 def test_a_modality_that_the_model_does_not_see_contributes_nothing():
     made = world(3, (3.0, 3.0), valid_size=150)
     model = trained(made, epochs=3)

@@ -97,6 +97,7 @@ def diagnose(
         read = bar.over(batches(loader, seen.inputs, target, seen.device()), "samples", _length(loader))
         found = collect(seen, read, played, task, known=known, noise=noise, seed=seed, keep=SAMPLES)
         sharps = sharpness(seen, kept or found.kept, rho) if sharp and seen.encoded else {}
+    notes += [f"Sharpness within the encoder of {n}: {one.missing}." for n, one in sharps.items() if one.missing]
     settings = {
         "absent": seen.absent,
         "unimodal": unimodal,

@@ -17,12 +17,21 @@ from msam.types import Batch
 SAMPLES = 512
 """Samples on which it is measured, at most about."""
 
+NO_PARAMETERS = "it has no parameters"
+
 
 class Sharp(NamedTuple):
-    """Within one encoder: by how much each row's loss rises, `(N,)`, None where it does not say; the largest eigenvalue."""
+    """How sharp the loss is within one encoder.
+
+    Attributes:
+        rises: by how much the loss of each row rises, `(N,)`; None where it is not finite.
+        eigenvalue: the largest; None where it was not found.
+        missing: why a number is missing, empty where none is.
+    """
 
     rises: Array | None
     eigenvalue: float | None
+    missing: str = ""
 
 
 def sharpness(view: View, batches: Sequence[Batch], rho: float) -> dict[str, Sharp]:
@@ -38,7 +47,7 @@ def sharpness(view: View, batches: Sequence[Batch], rho: float) -> dict[str, Sha
         found = {}
         for name in view.encoded:
             block = study.within([twins[p] for p in view.encoder_parameters(name)])
-            found[name] = _within(block, rho) if block.parameters else Sharp(None, None)
+            found[name] = _within(block, rho) if block.parameters else Sharp(None, None, NO_PARAMETERS)
     return found
 
 
@@ -46,10 +55,16 @@ def _within(block: Study, rho: float) -> Sharp:
     _, [gradient] = block.gradients([None])
     before, length = block.losses(), norm(gradient)
     if finite(length) is None or not bool(before.isfinite().all()):
-        return Sharp(None, None)
-    eigenvalue = largest_eigenvalues(block, 1)[0][0]
+        return Sharp(None, None, "the loss or its gradient is not finite")
+    try:
+        eigenvalue = largest_eigenvalues(block, 1)[0][0]
+        missing = "" if eigenvalue is not None else "Lanczos's method found no eigenvalue"
+    except NotImplementedError as error:  # torch says so of layers that cannot be differentiated twice
+        eigenvalue, missing = None, f"no eigenvalue, {str(error).splitlines()[0].rstrip('.')}"
     if length == 0:
-        return Sharp((before * 0).cpu().numpy(), eigenvalue)
+        return Sharp((before * 0).cpu().numpy(), eigenvalue, missing)
     with displaced({rho: (list(block.parameters), gradient)}, length):
         rises = block.losses() - before
-    return Sharp(rises.double().cpu().numpy() if bool(rises.isfinite().all()) else None, eigenvalue)
+    if not bool(rises.isfinite().all()):
+        return Sharp(None, eigenvalue, f"the loss at a distance of {rho:g} is not finite")
+    return Sharp(rises.double().cpu().numpy(), eigenvalue, missing)

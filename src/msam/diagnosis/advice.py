@@ -55,8 +55,8 @@ def unused(found: Diagnosis) -> Iterator[Advice]:
                 name,
                 f"The model does not use what the encoder of {name} knows: a probe on its features reaches "
                 f"{_percent(mine.probe)}, the model makes {_percent(mine.in_model)} of it (difference {_interval(gap)}).",
-                f"Have the fusion use it: train with {_others(found, name)} dropped now and then (modality_dropout), or with "
-                "a head of its own for each modality (mmpareto, gblending).",
+                f"Have the fusion use it: train with {_others(found, name)} dropped now and then (modality_dropout), or "
+                "with a head of its own for each modality (mmpareto, gblending).",
             )
 
 
@@ -128,8 +128,8 @@ def together(found: Diagnosis) -> Iterator[Advice]:
                 "together",
                 None,
                 f"{a} and {b} tell more together than apart (interaction {_interval(pair.accuracy)}).",
-                "A low accuracy of one alone is no fault here: do not balance or drop modalities by what each does alone, and "
-                "expect much to be lost where either is missing.",
+                "A low accuracy of one alone is no fault here: do not balance or drop modalities by what each does alone, "
+                "and expect much to be lost where either is missing.",
             )
 
 

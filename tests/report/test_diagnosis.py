@@ -1,0 +1,122 @@
+"""A diagnosis on the console and as a page: all of its numbers, nothing that is loaded, nothing that breaks out."""
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+import msam
+from msam.diagnosis import Advice
+from msam.report import diagnosis, findings
+from tests.report.test_page import Links
+
+EVIL = "</script><img src=x onerror=alert(1)>"
+
+
+def made(names: tuple[str, ...], classes: tuple[str, ...], **options: Any) -> dict[str, Any]:
+    """Return a diagnosis as its file has it, of an untrained model."""
+    torch.manual_seed(0)
+    safe = [f"m{k}" for k in range(len(names))]
+    encoders = {name: torch.nn.Linear(3, 4) for name in safe}
+    model = msam.MultimodalModel(encoders, msam.SumFusion(dict.fromkeys(safe, 4), len(classes)))
+    batches = [
+        msam.Batch({name: torch.randn(40, 3) for name in safe}, torch.arange(40) % len(classes)) for _ in range(2)
+    ]
+    found = msam.diagnose(model, batches, classes=classes, resamples=100, progress=False, **options).to_dict()
+    text = json.dumps(found)
+    for name, shown in zip(safe, names, strict=True):
+        text = text.replace(json.dumps(name), json.dumps(shown))
+    read: dict[str, Any] = json.loads(text)
+    return read
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    whole = made(("audio", "image", "text"), ("cat", "dog", "cow"))
+    whole["advice"] = [Advice("unused", "audio", "It is so.", "Do this.").__dict__]
+    return whole
+
+
+@pytest.fixture(scope="module")
+def page(found: dict[str, Any]) -> str:
+    return diagnosis.page(found, "my model")
+
+
+def test_the_page_holds_every_number_and_loads_nothing(found: dict[str, Any], page: str) -> None:
+    links = Links()
+    links.feed(page)
+    assert links.loaded == []
+    assert len(page) < 8e6
+    cells = set(re.findall(r"<td[^>]*>([^<]*)</td>", page))
+    for table in [*findings.tables(found), findings.by_class(found)]:
+        for row in table.rows:
+            assert set(row[1:]) <= cells
+
+
+def test_the_page_says_what_to_try_and_what_could_not_be_measured(found: dict[str, Any], page: str) -> None:
+    assert "It is so. <b>Do this.</b>" in page
+    text = html.unescape(page)
+    assert all(note in text for note in found["notes"])
+    assert "Diagnosis of my model" in text
+
+
+def test_the_console_says_the_same(found: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(width=220)
+    console.print(diagnosis.console(found))
+    told = capsys.readouterr().out
+    for table in findings.tables(found):
+        assert table.title in told
+        for row in table.rows:
+            assert all(cell in told for cell in row)
+    assert "It is so. Do this." in told
+
+
+def test_where_there_is_nothing_to_advise_it_says_so() -> None:
+    told = made(("audio", "image"), ("cat", "dog"), sharp=False)
+    told["advice"] = []
+    assert diagnosis.SILENT in diagnosis.page(told)
+
+
+def test_one_modality_and_many_classes_have_a_page() -> None:
+    told = made(("audio",), tuple(f"class {k}" for k in range(30)), sharp=False)
+    names = [chart.name for chart in findings.charts(told)]
+    assert "pairs" not in names
+    assert "classes" not in names
+    assert "class 29" in diagnosis.page(told)
+
+
+def test_names_cannot_break_out_of_the_page() -> None:
+    told = made(("audio", EVIL), (EVIL, "dog"), sharp=False)
+    links = Links()
+    links.feed(diagnosis.page(told, EVIL))
+    assert links.loaded == []
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_is_drawn_in_silence_and_modalities_can_be_left_out(
+    page: str, browser: Any, width: int, tmp_path: Path
+) -> None:
+    (tmp_path / "page.html").write_text(page)
+    tab = browser.new_page(viewport={"width": width, "height": 900})
+    wrong: list[str] = []
+    tab.on("console", lambda message: wrong.append(message.text))
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.goto((tmp_path / "page.html").as_uri())
+    tab.wait_for_selector("html[data-ready]", timeout=120_000)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    plots = tab.locator(".plot:visible")
+    count = plots.count()
+    assert count == 3 + 3 + 2 + 2 + 3 + 1
+    assert all(plot.locator("svg path").count() > 0 for plot in plots.all())
+    tab.locator("#filter summary").click()
+    tab.locator('#filter input[value="image"]').uncheck()
+    assert tab.locator(".plot:visible").count() == count - 2
+    assert not tab.locator('tr[data-row="image"]').first.is_visible()
+    assert wrong == []
+    tab.close()
