@@ -102,6 +102,8 @@ def test_targets_that_are_no_classes_are_refused(model, target, said):
 def test_a_modality_that_is_not_there_is_named(model):
     with pytest.raises(ValueError, match=r"'image' is missing; found \['audio', 'imgae'\]"):
         msam.diagnose(model, [({"audio": A, "imgae": B}, Y)], progress=False)
+    with pytest.raises(ValueError, match=r"'image' must be a tensor \(B, ...\), found list"):
+        msam.diagnose(model, [({"audio": A, "image": [1] * 6}, Y)], progress=False)
     with pytest.raises(ValueError, match=r"same number of samples, received {'audio': 6, 'image': 5}"):
         msam.diagnose(model, [({"audio": A, "image": B[:5]}, Y)], progress=False)
 

@@ -90,6 +90,11 @@ def samples(batch: Batch, inputs: Sequence[str]) -> int:
     missing = [key for key in inputs if key not in batch.inputs]
     if missing:
         raise ValueError(f"Input {missing[0]!r} is missing; found {sorted(batch.inputs)}, expected {list(inputs)}.")
+    other = [key for key in inputs if not isinstance(batch.inputs[key], Tensor)]
+    if other:
+        raise ValueError(
+            f"Input {other[0]!r} must be a tensor (B, ...), found {type(batch.inputs[other[0]]).__name__}."
+        )
     sizes = {key: len(batch.inputs[key]) for key in inputs}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"All inputs must have the same number of samples, received {sizes}.")

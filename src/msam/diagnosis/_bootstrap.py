@@ -3,7 +3,7 @@
 `scipy.stats.bootstrap` takes one statistic; here hundreds share their resamples, which are one product of matrices.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -58,16 +58,14 @@ def bounds(
     return Bounds(value, low, high)
 
 
-def _weights(n: int, resamples: int, seed: int) -> list[Array]:
-    """Return how often each resample holds each sample, `(r, n)` at once; the same ones however many columns there are."""
+def _weights(n: int, resamples: int, seed: int) -> Iterator[Array]:
+    """Yield how often each resample holds each sample, `(r, n)` at once; the same ones however many columns there are."""
     rng = np.random.default_rng(seed)
     rows = max(1, AT_ONCE // n)
-    found = []
     for start in range(0, resamples, rows):
         r = min(rows, resamples - start)
         places = rng.integers(n, size=(r, n)) + np.arange(r)[:, None] * n
-        found.append(np.bincount(places.ravel(), minlength=r * n).reshape(r, n).astype(np.float64))
-    return found
+        yield np.bincount(places.ravel(), minlength=r * n).reshape(r, n).astype(np.float64)
 
 
 def _bca(value: Array, left_out: Array, drawn: Array) -> tuple[Array, Array]:

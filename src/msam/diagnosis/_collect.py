@@ -86,20 +86,20 @@ def collect(
                 kept.append(batch)
             answers, phi, classes, y = _asked(view, batch, game, task)
             for kind, found in answers.items():
-                values.setdefault(kind, []).append(found.cpu())
+                values.setdefault(kind, []).append(found)
             mine = {f"shapley/{name}": task.hits(z, y) for name, z in zip(view.modalities, phi, strict=True)}
-            mine |= {f"head/{name}": task.hits(z, y) for name, z in view.heads(batch).items()}
+            mine |= {f"head/{name}": task.hits(z.cpu(), y) for name, z in view.heads(batch).items()}
             features = view.features(batch) if known else {}
             for kind, classifiers in known.items():
-                mine |= {f"{kind}/{n}": task.hits(of(batch, features), y) for n, of in classifiers.items()}
+                mine |= {f"{kind}/{n}": task.hits(of(batch, features).cpu(), y) for n, of in classifiers.items()}
             for name in view.modalities:
                 inputs, how[name] = disturbed(batch.inputs, view.keys(name), noise, generator)
-                rated = task.rated(view.disturbed(batch, name, inputs).unsqueeze(0), y)
+                rated = task.rated(view.disturbed(batch, name, inputs).cpu().unsqueeze(0), y)
                 mine |= {f"noisy_{kind}/{name}": found[0] for kind, found in rated.items()}
             for key, column in mine.items():
-                columns.setdefault(key, []).append(column.cpu())
+                columns.setdefault(key, []).append(column)
             rows = len(y)
-            target.append(y.cpu())
+            target.append(y)
             whole = torch.ones(size, len(view.modalities), dtype=torch.bool)
             present.append(of_rows(whole if batch.present is None else batch.present.cpu(), rows))
             sample.append(count + torch.arange(size).repeat_interleave(rows // size))
@@ -129,13 +129,13 @@ def _asked(view: View, batch: Batch, game: Game, task: Classification) -> tuple[
     worths = torch.from_numpy(from_nothing)
     for start in range(0, len(game.coalitions), AT_ONCE):
         only = game.coalitions[start : start + AT_ONCE]
-        logits = view.coalitions(batch, only).double()
+        logits = view.coalitions(batch, only).cpu().double()
         sound(logits, only, view.modalities)
         if y is None:
-            y = task.checked(batch.target, logits.shape[1], logits.shape[2])
+            y = task.checked(batch.target, logits.shape[1], logits.shape[2]).cpu()
         for kind, found in task.rated(logits, y).items():
             rated.setdefault(kind, []).append(found)
-        phi = phi + torch.einsum("mk,knc->mnc", worths[:, start : start + AT_ONCE].to(logits), logits)
+        phi = phi + torch.einsum("mk,knc->mnc", worths[:, start : start + AT_ONCE], logits)
     assert y is not None
     return {kind: torch.cat(found) for kind, found in rated.items()}, phi, phi.shape[-1], y
 

@@ -27,7 +27,7 @@ class Probe(NamedTuple):
 
     def logits(self, features: Tensor) -> Tensor:
         """Return logits `(N, C)` of features `(N, d)`."""
-        return (features.to(self.mean) - self.mean) * self.scale @ self.weight.T + self.bias
+        return (features.to(self.mean.device).double() - self.mean) * self.scale @ self.weight.T + self.bias
 
 
 def probe(features: Tensor, target: Tensor, classes: int, seed: int = 0) -> Probe:
@@ -44,7 +44,8 @@ def probe(features: Tensor, target: Tensor, classes: int, seed: int = 0) -> Prob
     >>> bool((probe(x, y, 2).logits(x).argmax(1) == y).all())
     True
     """
-    features, target = features.detach().double(), target.to(features.device)
+    place = "cpu" if features.device.type == "mps" else features.device  # which has no double precision
+    features, target = features.detach().to(place).double(), target.to(place)
     drawn = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed)).to(features.device)
     held, rest = drawn[: len(drawn) // 5], drawn[len(drawn) // 5 :]
     best = STRENGTHS[0]
