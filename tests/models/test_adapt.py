@@ -158,6 +158,13 @@ def test_the_climb_may_stay_within_an_encoder():
     assert moved == {"vision"}
 
 
+def test_a_climb_within_an_encoder_wants_the_encoders_named():
+    model = msam.adapt(Net(), MODALITIES)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"must know whose each parameter is.*msam.adapt\(..., encoders="):
+        msam.MSAM(optimizer, rho=0.1, model=model, scope="dominant")
+
+
 def test_a_model_of_hugging_face_is_asked_and_trained():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -18,6 +18,11 @@ class Roles(NamedTuple):
     modalities: tuple[str, ...]
     of: Mapping[nn.Parameter, tuple[str, str | None]]
 
+    @property
+    def encoders(self) -> bool:
+        """Whether any parameter is an encoder's: of a model whose encoders nobody has named none is."""
+        return any(role == "encoder" for role, _ in self.of.values())
+
     def members(self, modality: str, *, fusion: bool) -> set[nn.Parameter]:
         """Return the parameters of a modality's encoder; with `fusion`, those of its heads and of the fusion too."""
         wanted = {("encoder", modality)} | ({("head", modality), ("fusion", None)} if fusion else set())

@@ -111,10 +111,10 @@ class MSAM(Sharpness):
         self._along = 0.0
         self._roles = roles(optimizer, model)
         self.modality = _chosen.known(modality, self._roles and self._roles.modalities)
-        if self.climbs_in != "all" and self._roles is None:
+        if self.climbs_in != "all" and (self._roles is None or not self._roles.encoders):
             raise ValueError(
-                f"scope={scope!r} must know whose each parameter is: give `model` (a MultimodalModel), or an optimizer "
-                "made of `model.parameter_groups()`."
+                f"scope={scope!r} must know whose each parameter is: give `model` (a MultimodalModel, or one of "
+                "`msam.adapt(..., encoders={...})`), or an optimizer made of `model.parameter_groups()`."
             )
         if self.needs_samples and (self.fixed_share is not None or compensate or every > 1):
             raise ValueError(
