@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial, reduce
 from typing import Any
@@ -22,12 +22,12 @@ def norm(tensors: Iterable[Tensor]) -> Tensor:
     Of sharded tensors (FSDP2's) it is that of the whole ones, summed over ranks.
     """
     tensors = list(tensors)
-    dtype = reduce(torch.promote_types, {t.dtype for t in tensors}, torch.float32)
+    dtype = reduce(torch.promote_types, {t.dtype for t in tensors} - {torch.float32}, torch.float32)
     totals = []
     for together in _by_mesh(tensors):
         norms = torch._foreach_norm(together, 2, dtype)
         if len({n.device for n in norms}) > 1:
-            norms = [n.to(norms[0].device) for n in norms]
+            norms = tuple(n.to(norms[0].device) for n in norms)
         totals.append(whole(torch.linalg.vector_norm(torch.stack(norms))))
     return totals[0] if len(totals) == 1 else torch.linalg.vector_norm(torch.stack(totals))
 
@@ -140,9 +140,9 @@ def displaced(moves: Steps, norm: float, *, exact: bool = True) -> Iterator[floa
                 returned()
 
 
-def copied(tensors: list[Tensor]) -> Sequence[Tensor]:
+def copied(tensors: list[Tensor]) -> list[Tensor]:
     """Return copies of tensors, in one call where torch has one for it. To be called where no graph is made."""
-    return CLONE(tensors) if CLONE else [tensor.clone() for tensor in tensors]
+    return list(CLONE(tensors)) if CLONE else [tensor.clone() for tensor in tensors]
 
 
 @torch.no_grad()
