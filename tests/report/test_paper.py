@@ -249,6 +249,13 @@ def test_their_numbers_stand_beside_ours_marked_and_never_in_our_columns(two: li
     assert theirs.NOTE in table.caption
 
 
+def test_early_fusion_by_maxout_stands_beside_table_2(tmp_path: Path) -> None:
+    trained(tmp_path, {"msam": ("joint", MSAM, [0.5])}, fusion="maxout")
+    table = paper.accuracy("maxout", blocks_of(tmp_path), beside=True)
+    assert table.title == "Maxout fusion, as in Table 2 of the paper"
+    assert cell(table, "M-SAM", "cremad: theirs") == theirs.accuracies("early")[theirs.Place("early", "M-SAM", "cremad", "")]
+
+
 def test_without_being_asked_for_they_are_nowhere(two: list[Block]) -> None:
     table = paper.accuracy("late", two)
     assert not [key for key in table.numbers[0] if "theirs" in key]

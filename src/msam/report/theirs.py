@@ -6,8 +6,9 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-TABLES: Mapping[str, int] = {"late": 1, "concat": 1, "early": 2}
-"""Fusions of ours, and the table of the paper that stands beside them; late fusion there is a sum or a concatenation."""
+TABLES: Mapping[str, int] = {"late": 1, "concat": 1, "early": 2, "maxout": 2}
+"""Fusions of ours, and the table of the paper that stands beside them: late fusion there is a sum or a concatenation, early
+fusion two layers of maxout."""
 
 NOTE = (
     "Theirs: the numbers that the M-SAM paper prints (NeurIPS 2025, Tables 1 and 2), transcribed; one number each, without "
