@@ -253,7 +253,8 @@ def test_early_fusion_by_maxout_stands_beside_table_2(tmp_path: Path) -> None:
     trained(tmp_path, {"msam": ("joint", MSAM, [0.5])}, fusion="maxout")
     table = paper.accuracy("maxout", blocks_of(tmp_path), beside=True)
     assert table.title == "Maxout fusion, as in Table 2 of the paper"
-    assert cell(table, "M-SAM", "cremad: theirs") == theirs.accuracies("early")[theirs.Place("early", "M-SAM", "cremad", "")]
+    place = theirs.Place("early", "M-SAM", "cremad", "")
+    assert cell(table, "M-SAM", "cremad: theirs") == theirs.accuracies("early")[place]
 
 
 def test_without_being_asked_for_they_are_nowhere(two: list[Block]) -> None:
