@@ -52,7 +52,7 @@ def run(*names: str, workers: int = 2, stacked: bool = True) -> None:
 @app.command
 def write(out: Path = PAGE) -> None:
     """Write the page from the records."""
-    write_whole(out, written())
+    write_whole(out, written().encode())
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
