@@ -42,7 +42,8 @@ def made(tmp_path_factory):
         patch.setattr(evidence, "GRIDS", {"dial": small})
         patch.setattr(evidence, "BUDGETS", {"dial": evidence.Budget(2, 1)})
         main.run(workers=1)
-        text = page.written()
+        main.write(folder / "evidence.md")
+        text = (folder / "evidence.md").read_text()
         yield SimpleNamespace(found=found, claims=claims, page=page, main=main, folder=folder, text=text)
         for name in MODULES:
             sys.modules.pop(name)
