@@ -135,7 +135,7 @@ def widened(healthy: Diagnosis, name: str, **estimates: tuple[float, float]) -> 
 @pytest.mark.parametrize(
     ("rule", "silent", "speaks"),
     [
-        ("unused", {"fusion_gap": (0.04, 0.3)}, {"fusion_gap": (0.2, 0.3)}),
+        ("unused", {"fusion_gap": (0.1, 0.3)}, {"fusion_gap": (0.12, 0.3)}),
         ("under_trained", {"encoder_gap": (0.02, 0.3)}, {"encoder_gap": (0.2, 0.3)}),
         ("harmful", {"missing_accuracy": (-0.2, -0.02)}, {"missing_accuracy": (-0.2, -0.03)}),
         ("misled", {"noisy_accuracy": (0.3, 0.5)}, {"noisy_accuracy": (0.5, 0.6)}),
