@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cyclopts import App
-from found import FOLDER, PROBED, probed, tuned
+from found import FOLDER, PROBED, controlled, probed, tuned
 from page import written
 
 from msam import bench, record
@@ -45,7 +45,7 @@ def run(*names: str, workers: int = 2, stacked: bool = True) -> None:
             bench.run(tuned(name, rows).cells(), folder / "runs", engine=engine, stacked=stacked)
         chosen = tuned(name)
         records = record.find(folder / "runs")
-        bench.run(bench.controls(chosen, records).cells(), folder / "runs", engine=engine, stacked=stacked)
+        bench.run(bench.controls(controlled(chosen), records).cells(), folder / "runs", engine=engine, stacked=stacked)
         bench.run(probed(chosen).cells(), folder / PROBED, engine=engine)
 
 

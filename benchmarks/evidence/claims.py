@@ -68,7 +68,7 @@ class Answer:
 
 CONTROLS = ("joint-msam (smaller)", "joint-msam (constant)", "joint-msam (twice)")
 BALANCING = ("mses", "mslr", "ogm_ge", "agm", "mmpareto", "cggm", "reconboost", "uniform", "ensemble")
-SCOPED = "joint-msam.scope=dominant.share=contribution"
+SCOPED = "joint-msam.scope=dominant"
 WHO = ("weakest", "random", "modality_0", "modality_1")
 FUSIONS = ("dial", "dial-early", "avdigits", "avdigits-early")
 

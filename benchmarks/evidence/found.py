@@ -18,8 +18,8 @@ FOLDER = Path(__file__).parents[2] / "results" / "evidence"
 PROBED = "probed"
 """Folder of the runs whose curvature is measured."""
 
-RULES = ("none", "sam", "msam", "msam.scope=dominant.share=contribution")
-"""Rows of joint training whose curvature is measured, where the grid has them."""
+RULES = ("none", "sam", "msam", "msam.scope=dominant")
+"""Rules of joint training that are looked at closely, where a grid has them: their curvature, and M-SAM's controls."""
 
 FAST, SLOW = 1.0, 0.0
 """Places in the dial's signals and modes: one mode per class is learned fast, four are learned slowly."""
@@ -67,11 +67,15 @@ def tuned(name: str, rows: Collection[str] | None = None) -> Grid:
     return grid.with_rows(wanted).tuned({row: choice.settings for row, choice in chosen.items()})
 
 
+def controlled(grid: Grid) -> Grid:
+    """Return the grid without those rows with M-SAM that are themselves variations, or pairs: they have no controls."""
+    return grid.with_rows({name: row for name, row in grid.rows.items() if "msam" not in name or _rule(name) in RULES})
+
+
 def probed(grid: Grid) -> Grid:
     """Return the rows whose curvature is measured, with that measure."""
-    rows = {name: row for name, row in grid.rows.items() if name.split("-joint-")[-1].removesuffix("-sgd") in RULES}
-    two = {name: row for name, row in rows.items() if "sharpness" in row or "method" in row}
-    return grid.with_rows(two).with_settings({"probes": ("curvature",)})
+    rows = {name: row for name, row in grid.rows.items() if _rule(name) in RULES}
+    return grid.with_rows(rows).with_settings({"probes": ("curvature",)})
 
 
 @cache
@@ -82,7 +86,7 @@ def load(name: str) -> Found | None:
         return None
     chosen = tuned(name)
     records = {found.header["run"]: found for found in record.find(folder / "runs")}
-    controls = bench.controls(chosen, records.values())
+    controls = bench.controls(controlled(chosen), records.values())
     rows, diverged = {}, {}
     for row, settings in {**chosen.rows, **controls.rows}.items():
         rows[row], diverged[row] = _runs(settings, chosen.seeds, records)
@@ -92,6 +96,12 @@ def load(name: str) -> Found | None:
         curved = {row: _runs(settings, chosen.seeds, measured)[0] for row, settings in probed(chosen).rows.items()}
     choices = tuning.chosen(folder / "tuning")
     return Found(name, {row: runs for row, runs in rows.items() if runs}, diverged, choices, curved)
+
+
+def _rule(row: str) -> str | None:
+    """Return the rule of a row of joint training."""
+    _, joint, rule = row.removesuffix("-sgd").partition("-joint-")
+    return rule if joint else None
 
 
 def _runs(settings: Settings, seeds: Sequence[int], records: Mapping[str, record.Record]) -> tuple[dict[int, Run], int]:

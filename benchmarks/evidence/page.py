@@ -171,10 +171,7 @@ def _short(name: str) -> str:
     head, _, control = name.partition(" ")
     method, _, rule = head.removesuffix("-sgd").partition("-")
     word = {"none": method}.get(rule, rule if method == "joint" else f"{method} + {rule}")
-    options = ".share=contribution", "scope=all."
-    for option in options:
-        word = word.replace(option, "")
-    return f"{word} {control}".strip()
+    return f"{word.replace('scope=all.', '')} {control}".strip()
 
 
 def _lines(heads: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:

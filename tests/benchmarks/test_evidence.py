@@ -20,7 +20,7 @@ WORLD = {"train_size": 128, "valid_size": 100, "test_size": 100, "bayes_samples"
 def small(seeds=7):
     """Rows of the evidence's names on small shuffled worlds: 7 of them, the fewest that can show four differences."""
     who = {"name": "msam", "scope": "dominant", "modality": "weakest"}
-    rules = ["none", "sam", "msam", {"name": "msam", "scope": "dominant", "share": "contribution"}, who]
+    rules = ["none", "sam", "msam", {"name": "msam", "scope": "dominant"}, who]
     made = grid(data={**evidence.DIAL, **WORLD}, sharpness=rules, method="joint", seeds=seeds, epochs=3)
     return made.with_rows(
         {name: {**row, "search": {"optimizer.lr": Search(0.01, 0.1)}} for name, row in made.rows.items()}

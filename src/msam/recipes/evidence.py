@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from msam import methods, sharpness
 from msam.bench._spaces import tunable
-from msam.bench.grid import SEARCH, Grid, Settings, grid
+from msam.bench.grid import SEARCH, Axis, Grid, Settings, grid
 from msam.checks import Search
 from msam.recipes.avdigits import fitted
 
@@ -45,7 +45,7 @@ RADIUS = Search(0.02, 2.0, log=True)
 
 SCOPES = ("dominant", "dominant+fusion")
 FORMS: tuple[Settings, ...] = (
-    *({"name": "msam", "scope": scope, "share": share} for scope in SCOPES for share in ("contribution", "one")),
+    *({"name": "msam", "scope": scope, **share} for scope in SCOPES for share in ({}, {"share": "one"})),
     {"name": "msam", "weighting": "sample"},
     {"name": "msam", "loss": "response"},
     {"name": "msam", "loss": "masked"},
@@ -77,7 +77,7 @@ def dial_early(seeds: Seeds = 20) -> Grid:
 
 def pairs(seeds: Seeds = 20) -> Grid:
     """Balancing methods under SAM, under M-SAM, and under M-SAM that climbs in the dominant modality, on the dial."""
-    rules = ["none", "sam", "msam", {"name": "msam", "scope": "dominant"}]
+    rules: Axis = ["none", "sam", "msam", {"name": "msam", "scope": "dominant"}]
     return _joined(grid(data=DIAL, method=[fitted(name) for name in PAIRED], sharpness=rules, seeds=seeds))
 
 
@@ -85,7 +85,7 @@ def many(seeds: Seeds = 20) -> Grid:
     """The same with three and four modalities, the rows that matter."""
     data = [{**DIAL, "modalities": count} for count in (3, 4)]
     names = ("joint", "uniform", "ensemble", "ogm_ge", "mmpareto", "modality_dropout")
-    rules = ["sam", "msam", *({"name": "msam", "scope": scope} for scope in SCOPES)]
+    rules: Axis = ["sam", "msam", *({"name": "msam", "scope": scope} for scope in SCOPES)]
     common: dict[str, Any] = {"data": data, "seeds": seeds}
     return _joined(grid(method=[fitted(n) for n in names], **common), grid(sharpness=rules, **common))
 
@@ -93,13 +93,17 @@ def many(seeds: Seeds = 20) -> Grid:
 def noise(seeds: Seeds = 20) -> Grid:
     """Worlds whose slow modality is nearly noise, and worlds with a code that only both modalities together tell."""
     data = [{**DIAL, "signal": (1.0, 3.0)}, {**DIAL, "synergy": 2.0}]
-    rules = ["none", "sam", "msam", {"name": "msam", "scope": "dominant"}]
+    rules: Axis = ["none", "sam", "msam", {"name": "msam", "scope": "dominant"}]
     return _joined(grid(data=data, sharpness=rules, seeds=seeds))
 
 
 def avdigits(seeds: Seeds = 10) -> Grid:
     """Every method, every rule, and the forms of M-SAM that the dial speaks for, on AV-digits, late fusion."""
-    forms = [*sharpness.names(), {"name": "msam", "scope": "dominant"}, {"name": "msam", "scope": "dominant+fusion"}]
+    forms: Axis = [
+        *sharpness.names(),
+        {"name": "msam", "scope": "dominant"},
+        {"name": "msam", "scope": "dominant+fusion"},
+    ]
     return _joined(_methods("avdigits", seeds), grid(data="avdigits", sharpness=forms, seeds=seeds))
 
 
