@@ -74,6 +74,21 @@ def test_features_of_the_step_save_the_pass():
     assert seen.contributions == pytest.approx(shapley.contributions(logits, y).tolist())
 
 
+@pytest.mark.parametrize("samples", [1, 3, 8])
+def test_of_samples_with_segments_it_takes_whole_samples(samples):
+    torch.manual_seed(0)
+    encoders = {
+        "a": nn.Sequential(nn.Linear(3, 4), nn.Flatten(0, 1)),
+        "b": nn.Sequential(nn.Linear(2, 4), nn.Flatten(0, 1)),
+    }
+    model = msam.MultimodalModel(encoders, msam.SumFusion({"a": 4, "b": 4}, 5))
+    x, y = {"a": torch.randn(8, 10, 3), "b": torch.randn(8, 10, 2)}, torch.randint(5, (80,))
+    seen = msam.Monitor(model, samples=samples)(x, y)
+    assert seen.samples == 10 * samples
+    part = {name: value[:samples] for name, value in x.items()}
+    assert seen.contributions == pytest.approx(expected(model, part, y[: 10 * samples]))
+
+
 def test_it_looks_at_the_first_step_and_at_every_nth_after_it():
     monitor, (x, y) = msam.Monitor(multimodal(), every=3), batch()
     due = []
@@ -120,6 +135,10 @@ def test_of_a_bare_callable_names_are_those_of_the_inputs():
     monitor = msam.Monitor(lambda inputs: inputs["a"][:, :4] * 3 + inputs["b"][:, :4])
     monitor({"a": torch.randn(8, 5), "b": torch.randn(8, 5)}, torch.zeros(8, dtype=torch.long))
     assert monitor.modalities == ("a", "b")
+    restored = msam.Monitor(monitor.model)
+    restored.load_state_dict(monitor.state_dict())
+    assert restored.mean() == monitor.mean()
+    assert str(restored) == str(monitor)
 
 
 def test_means_and_dominance_are_those_of_the_looks():

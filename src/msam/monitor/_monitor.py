@@ -26,7 +26,7 @@ class Seen(NamedTuple):
     Attributes:
         step: how many steps had been made, this one included.
         contributions: of the modalities in their order, >= 0, of sum 1.
-        samples: of the batch that were looked at.
+        samples: rows of the target that were looked at.
     """
 
     step: int
@@ -55,7 +55,7 @@ class Monitor:
         every: steps from look to look, >= 1.
         value: what a contribution is a share of, see `shapley.contributions`.
         absent: "feature" or "input": what is absent; None: "feature" where the model has a fusion, else "input".
-        samples: of each batch, at most, >= 1; None: see above.
+        samples: of each batch, at most, with all their segments, >= 1; None: see above.
         log: called with `{"contribution/audio": 0.3, ...}` and the step at every look: `fabric.log_dict`, `wandb.log`, a
             `msam.loggers.Scalars`.
 
@@ -113,7 +113,7 @@ class Monitor:
 
         Arguments:
             inputs: of the step, name -> `(B, ...)`; None where `features` are given.
-            target: `(N,)` class indices.
+            target: `(N,)` class indices; N is B, or a multiple of it where samples have segments.
             features: of the step, modality -> `(N, d_m)`, as `Output.features`: saves the pass; all samples are taken.
 
         Raises:
@@ -157,11 +157,12 @@ class Monitor:
         return f"{', '.join(told)}; {len(self.history)} looks"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return step and history as plain values."""
-        return {"step": self.step, "history": [list(seen) for seen in self.history]}
+        """Return names, step and history as plain values."""
+        return {"modalities": list(self._names), "step": self.step, "history": [list(seen) for seen in self.history]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` returned."""
+        self._names = self._names or tuple(state.get("modalities", ()))
         self.step = int(state["step"])
         self.history = [Seen(int(s), tuple(map(float, c)), int(n)) for s, c, n in state["history"]]
 
@@ -177,16 +178,19 @@ class Monitor:
         if inputs is None:
             raise ValueError("A look needs `inputs` or `features`, received neither.")
         self._names = self._names or tuple(inputs)
-        wanted = self._wanted(len(target))
+        names = getattr(self.model, "inputs", self._names)
+        size = next((len(inputs[name]) for name in names if name in inputs), len(target))
+        wanted = self._wanted(size)
         taken = {
-            name: value[:wanted] if isinstance(value, Tensor) and value.dim() and len(value) == len(target) else value
+            name: value[:wanted] if isinstance(value, Tensor) and value.dim() and len(value) == size else value
             for name, value in inputs.items()
         }
+        target = target[: wanted * max(1, len(target) // size)]
         if self.absent == "input":
-            return shapley.coalition_logits(self.model, taken, absent="input"), target[:wanted]
+            return shapley.coalition_logits(self.model, taken, absent="input"), target
         with torch.no_grad(), evaluating(self.model):
             encoded = self.model.encode(taken)
-        return shapley.coalition_logits(self.model, encoded), target[:wanted]
+        return shapley.coalition_logits(self.model, encoded), target
 
     def _wanted(self, size: int) -> int:
         """Return of how many samples a look is made."""
