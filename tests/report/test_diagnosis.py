@@ -76,6 +76,21 @@ def test_the_console_says_the_same(found: dict[str, Any], capsys: pytest.Capture
     assert "It is so. Do this." in told
 
 
+def test_columns_without_room_are_named_so_that_they_can_be_told_apart(found: dict[str, Any]) -> None:
+    for table in [*findings.tables(found), findings.by_class(found)]:
+        titles = [column.full_title for column in table.columns]
+        assert len(set(titles)) == len(titles)
+        assert not any("," in title for title in titles)
+
+
+def test_one_sample_has_no_interval() -> None:
+    torch.manual_seed(0)
+    model = msam.MultimodalModel({"a": torch.nn.Linear(3, 4)}, msam.SumFusion({"a": 4}, 2))
+    one = msam.Batch({"a": torch.randn(1, 3)}, torch.zeros(1, dtype=torch.long))
+    told = msam.diagnose(model, [one], resamples=100, progress=False).to_dict()
+    assert re.search(r'<p class="lead">Accuracy [\d.]+ % on 1 samples', diagnosis.page(told))
+
+
 def test_where_there_is_nothing_to_advise_it_says_so() -> None:
     told = made(("audio", "image"), ("cat", "dog"), sharp=False)
     told["advice"] = []

@@ -1,5 +1,6 @@
 """The diagnosis of a model for people: on the console, and as one self-contained page."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -56,11 +57,11 @@ def page(found: Mapping[str, Any], title: str = "") -> str:
 
 
 def _lead(found: Mapping[str, Any]) -> str:
-    accuracy = findings.estimate(found["accuracy"])
-    value, low, high = (f"{100 * number:.1f}" for number in accuracy)
+    value, low, high = (100 * number for number in findings.estimate(found["accuracy"]))
+    within = f" [{low:.1f}, {high:.1f}]" if math.isfinite(low) and math.isfinite(high) else ""
     nothing, chance = 100 * found["nothing"]["value"], 100 * found["chance"]
     return (
-        f"Accuracy {value} % [{low}, {high}] on {found['samples']} samples, {nothing:.1f} % with nothing there, "
+        f"Accuracy {value:.1f} %{within} on {found['samples']} samples, {nothing:.1f} % with nothing there, "
         f"{chance:.1f} % by the most frequent class."
     )
 

@@ -29,7 +29,7 @@ def tables(found: Found) -> list[Table]:
     names = list(found["modalities"])
     made = [
         _table("Who carries the predictions", found, _CONTRIBUTIONS, _contributed(found)),
-        _table("What each modality can do, accuracy in %", found, _ABLE, _able(found)),
+        _table("What each modality can do, accuracy (%)", found, _ABLE, _able(found)),
         _table("What is lost, and how sharp it is", found, _LOST, _lost(found)),
     ]
     return [*made, _pairs(found)] if len(names) > 1 else made
@@ -38,10 +38,10 @@ def tables(found: Found) -> list[Table]:
 def by_class(found: Found) -> Table:
     """Return the shares of modalities and their accuracy in the model within every class."""
     of = found["modalities"]
-    fields = [Column("class"), Column("rows", "whole"), Column("accuracy, %", "estimate", scale=100, digits=1)]
+    fields = [Column("class"), Column("rows", "whole"), Column("accuracy (%)", "estimate", scale=100, digits=1)]
     for name in of:
-        fields.append(Column("share, %", "estimate", scale=100, digits=1, group=name))
-        fields.append(Column("in the model, %", "estimate", scale=100, digits=1, group=name))
+        fields.append(Column("share (%)", "estimate", scale=100, digits=1, group=name))
+        fields.append(Column("in the model (%)", "estimate", scale=100, digits=1, group=name))
     rows = []
     for c, (label, count) in enumerate(zip(found["classes"], found["counts"], strict=True)):
         row: list[Value] = [label, count, estimate(found["accuracy"]["by_class"][c])]
@@ -77,12 +77,12 @@ def _column(title: str, scale: float = 100, digits: int = 1, rank: int = 0, sign
 
 _CONTRIBUTIONS = (
     Column("modality"),
-    _column("share of likelihood, %"),
-    _column("of it, nats", 1, 3, rank=3),
-    _column("share of accuracy, %", rank=1),
-    _column("of it, points", rank=4, signed=True),
-    _column("dominates samples, %", rank=2),
-    _column("dominates batches, %", rank=5),
+    _column("share of likelihood (%)"),
+    _column("likelihood (nats)", 1, 3, rank=3),
+    _column("share of accuracy (%)", rank=1),
+    _column("accuracy (points)", rank=4, signed=True),
+    _column("dominates samples (%)", rank=2),
+    _column("dominates batches (%)", rank=5),
 )
 _ABLE = (
     Column("modality"),
@@ -92,10 +92,10 @@ _ABLE = (
 )
 _LOST = (
     Column("modality"),
-    _column("missing, points", signed=True),
-    _column("missing, nats", 1, 3, rank=4),
-    _column("disturbed, points", signed=True, rank=1),
-    _column("disturbed, nats", 1, 3, rank=5),
+    _column("missing (points)", signed=True),
+    _column("missing (nats)", 1, 3, rank=4),
+    _column("disturbed (points)", signed=True, rank=1),
+    _column("disturbed (nats)", 1, 3, rank=5),
     Column("disturbance", rank=6),
     Column("sharpness", "estimate", rank=2),
     Column("largest eigenvalue", "number", digits=3, rank=3),
@@ -128,9 +128,9 @@ def _lost(found: Found) -> Iterator[tuple[Value, ...]]:
 def _pairs(found: Found) -> Table:
     fields = (
         Column("modalities"),
-        _column("accuracy, points", signed=True),
-        _column("likelihood, nats", 1, 3, signed=True),
-        Column("reading"),
+        _column("accuracy (points)", signed=True),
+        _column("likelihood (nats)", 1, 3, signed=True),
+        Column("reading of accuracy"),
     )
     rows: list[tuple[Value, ...]] = [
         (" and ".join(pair["modalities"]), estimate(pair["accuracy"]), estimate(pair["likelihood"]), _read(pair))
@@ -176,7 +176,11 @@ def _reaches(found: Found) -> Chart:
     colours = modality_colours(list(found["modalities"]))
     panels = tuple(
         _panel(
-            name, "accuracy, %", [_dots(REACH[k], colours[name], one[k]) for k in REACH if one[k]], zero=False, row=name
+            name,
+            "accuracy (%)",
+            [_dots(REACH[k], colours[name], one[k]) for k in REACH if one[k]],
+            zero=False,
+            row=name,
         )
         for name, one in found["modalities"].items()
     )

@@ -143,12 +143,12 @@ def best_p(pairs: int) -> float:
 def enough_pairs(family: int) -> int | None:
     """Return how many pairs could give p < 0.05 after Holm's correction over a family of so many comparisons.
 
-    None where no number of them could.
+    None where no number of them could: above `EXACT` pairs the smallest p-value is that of the resamples.
 
-    >>> enough_pairs(1), enough_pairs(4)
-    (6, 8)
+    >>> enough_pairs(1), enough_pairs(4), enough_pairs(230), enough_pairs(250)
+    (6, 8, 14, None)
     """
-    return next((n for n in range(1, EXACT + 1) if family * best_p(n) < LEVEL), None)
+    return next((n for n in range(1, EXACT + 2) if family * best_p(n) < LEVEL), None)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
