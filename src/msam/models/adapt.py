@@ -110,7 +110,8 @@ class Adapted(nn.Module):
         """Return logits and, of modalities with an encoder, features `(N, d_m)`.
 
         Of an encoder that returns several things the feature is `pooler_output`, else `last_hidden_state`, else the first;
-        of a feature for each position `(N, ..., d)` the mean, and of a map of channels `(N, d, H, W)` too.
+        of a feature for each position `(N, L, d)` the mean over positions, of a map of channels `(N, d, H, W)` or
+        `(N, d, T, H, W)` the mean of each channel.
 
         Arguments:
             inputs: name -> `(B, ...)`, those of all modalities and whatever else the model takes.
@@ -252,6 +253,8 @@ def feature_of(returned: Any, name: str) -> Tensor:
 
     >>> feature_of((torch.ones(2, 5, 3), None), "text").shape
     torch.Size([2, 3])
+    >>> feature_of(torch.ones(2, 6, 4, 8, 8), "video").shape
+    torch.Size([2, 6])
     """
     for field in ("pooler_output", "last_hidden_state"):
         found = getattr(returned, field, None)
@@ -268,6 +271,6 @@ def feature_of(returned: Any, name: str) -> Tensor:
             f"The encoder of {name!r} must return a feature (N, d) or something that holds it, found {shown}. Name a "
             "submodule that does in `encoders`."
         )
-    if returned.dim() == 4:
-        return returned.flatten(2).mean(2)
-    return returned if returned.dim() == 2 else returned.flatten(1, -2).mean(1)
+    if returned.dim() == 2:
+        return returned
+    return returned.mean(1) if returned.dim() == 3 else returned.flatten(2).mean(2)
