@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from msam import shapley
+from msam import models, shapley
 from msam.shapley import _values
 from msam.types import Output
 from tests.definitions import shapley as definition
@@ -177,6 +177,11 @@ class TestCoalitionLogits:
     def test_an_unknown_way_of_being_absent_is_named(self):
         with pytest.raises(ValueError, match=r"Unknown absent 'inputs'. Did you mean 'input'\?"):
             shapley.coalition_logits(Mixed(), inputs(), absent="inputs")
+
+    def test_a_model_without_a_fusion_is_told_to_leave_out_inputs(self):
+        adapted = models.adapt(Fused(), {"a": "a", "v": "v"}, call="mapping")
+        with pytest.raises(ValueError, match=r"Adapted has no `fusion`.*absent='input'"):
+            shapley.coalition_logits(adapted, inputs())
 
 
 class TestContributions:

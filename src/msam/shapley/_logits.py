@@ -40,9 +40,15 @@ def coalition_logits(
         `(2**M - 1, N, C)`, or `(len(only), N, C)`.
 
     Raises:
-        ValueError: if a modality is missing, `only` is empty or out of range, or `M` exceeds 12 and it is not given.
+        ValueError: if a modality is missing, `only` is empty or out of range, `M` exceeds 12 and it is not given, or
+            features are to be absent of a model that has no `fusion`.
     """
     checks.one_of("absent", absent, ("feature", "input"))
+    if absent == "feature" and not hasattr(model, "fusion"):
+        raise ValueError(
+            f"{type(model).__name__} has no `fusion` that could do without features. Pass the model itself where this is "
+            "a wrapper of it; else give inputs and say absent='input'."
+        )
     names = tuple(getattr(model, "modalities", None) or features_or_inputs)
     without = getattr(model, "with_only", None) if absent == "input" else None
     missing = [] if without else [name for name in names if name not in features_or_inputs]
