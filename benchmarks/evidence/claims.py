@@ -1,12 +1,13 @@
 """The paper's claims as questions that were put before the runs: which row is held against which, in which measure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import found
 from found import Found, Measure
 
+from msam.recipes.evidence import PAIRED
 from msam.report import stats
 from msam.report.stats import Comparison
 
@@ -31,15 +32,18 @@ SCALES: Mapping[str, Scale] = {
 
 
 class Question(NamedTuple):
-    """`row` against `against`, seed by seed, in one measure; with `gap`, the change from a second grid's rows is compared.
+    """`row` against `against`, seed by seed, in one measure.
 
-    Names are what stands between the data and the optimizer: `joint-msam` for `dial-late-joint-msam-sgd`.
+    Names are what stands between the data and the optimizer: `joint-msam` for `dial-late-joint-msam-sgd`; where a grid has
+    several data, what tells them apart stands before it: `synergy|joint-msam`. With `since`, what is compared is the change
+    from the rows of the same names in that grid, whose worlds differ in nothing but the knob that was turned.
     """
 
     grid: str
     row: str
     against: str
     scale: str = "accuracy"
+    since: str = ""
 
 
 class Claim(NamedTuple):
@@ -75,6 +79,15 @@ FUSIONS = ("dial", "dial-early", "avdigits", "avdigits-early")
 
 def _each(grids: tuple[str, ...], rivals: tuple[str, ...], row: str = "joint-msam", scale: str = "accuracy"):
     return tuple(Question(grid, row, rival, scale) for grid in grids for rival in rivals)
+
+
+def _changes(data: str, scale: str) -> tuple[Question, ...]:
+    rows = ("joint-msam", SCOPED)
+    return tuple(
+        Question("noise", f"{data}|{row}", f"{data}|{rival}", scale, since="dial")
+        for row in rows
+        for rival in ("joint-none", "joint-sam")
+    )
 
 
 CLAIMS = (
@@ -128,15 +141,44 @@ CLAIMS = (
             *_each(("dial", "avdigits"), ("joint-none",), row=SCOPED, scale="slow"),
         ),
     ),
+    Claim(
+        "noise",
+        "Noise in a weak modality disturbs the dominant one less under M-SAM.",
+        "Sec. 3.5",
+        _changes("signal", "fast"),
+    ),
+    Claim(
+        "features",
+        "A higher joint accuracy with lower accuracies of single modalities means features across modalities: what only "
+        "both together tell is learned better under M-SAM.",
+        "Sec. 4.3",
+        _changes("synergy", "accuracy"),
+    ),
+    Claim(
+        "pairs",
+        "Balancing methods gain by M-SAM in place of SAM.",
+        "not asked by the paper",
+        tuple(Question("pairs", f"{name}-msam", f"{name}-sam") for name in PAIRED),
+    ),
+    Claim(
+        "many",
+        "With three and four modalities it is no different: M-SAM is better than SAM, its scoped form than either.",
+        "not asked by the paper",
+        tuple(
+            Question("many", f"modalities={count}|{row}", f"modalities={count}|{rival}")
+            for count in (3, 4)
+            for row, rival in (("joint-msam", "joint-sam"), (SCOPED, "joint-sam"), (SCOPED, "joint-msam"))
+        ),
+    ),
 )
 
 
 def answers(grids: Mapping[str, Found]) -> dict[Question, Answer]:
     """Return the answers to all questions whose rows were run, Holm's correction over those of each grid."""
     told: dict[Question, Answer] = {}
-    for name, grid in grids.items():
+    for name in grids:
         asked = [q for q in dict.fromkeys(q for claim in CLAIMS for q in claim.questions) if q.grid == name]
-        pairs = [(q, pair) for q in asked if (pair := _paired(grid, q))]
+        pairs = [(q, pair) for q in asked if (pair := paired(grids, q))]
         family = stats.family([stats.compare(q.row, q.against, *pair) for q, pair in pairs])
         told |= {q: Answer(q, comparison) for (q, _), comparison in zip(pairs, family, strict=True)}
     return told
@@ -161,22 +203,31 @@ def verdict(claim: Claim, told: Mapping[Question, Answer]) -> str:
 
 def full(grid: Found, short: str) -> str | None:
     """Return the whole name of a row, None where the grid has none so called."""
-    head, _, control = short.partition(" ")
+    data, _, row = short.rpartition("|")
+    head, _, control = row.partition(" ")
     ends = f"-{head}-sgd" + (f" {control}" if control else "")
-    return next((name for name in grid.rows if name.endswith(ends)), None)
+    return next((name for name in grid.rows if name.endswith(ends) and data in name.split("-")[0]), None)
 
 
-def _paired(grid: Found, q: Question) -> tuple[list[float], list[float]] | None:
-    return next(_values(grid, q), None)
-
-
-def _values(grid: Found, q: Question) -> Iterator[tuple[list[float], list[float]]]:
-    ours, theirs = full(grid, q.row), full(grid, q.against)
-    if ours is None or theirs is None:
-        return
-    rows = grid.probed if q.scale == "eigenvalue" else grid.rows
-    a, b = rows.get(ours, {}), rows.get(theirs, {})
+def paired(grids: Mapping[str, Found], q: Question) -> tuple[list[float], list[float]] | None:
+    """Return the values of both rows in the seeds that both have; None where there are none."""
+    a, b = (_changed(grids, q, short) for short in (q.row, q.against))
     seeds = sorted(a.keys() & b.keys())
-    if seeds:
-        measure = SCALES[q.scale].measure
-        yield [measure(a[seed]) for seed in seeds], [measure(b[seed]) for seed in seeds]
+    return ([a[seed] for seed in seeds], [b[seed] for seed in seeds]) if seeds else None
+
+
+def _changed(grids: Mapping[str, Found], q: Question, short: str) -> Mapping[int, float]:
+    """Return the measure of a row by seed, less that of the row it is compared with since."""
+    now = _measured(grids.get(q.grid), short, q.scale)
+    if not q.since:
+        return now
+    before = _measured(grids.get(q.since), short.rpartition("|")[2], q.scale)
+    return {seed: now[seed] - before[seed] for seed in now.keys() & before.keys()}
+
+
+def _measured(grid: Found | None, short: str, scale: str) -> Mapping[int, float]:
+    name = full(grid, short) if grid is not None else None
+    if grid is None or name is None:
+        return {}
+    rows = grid.probed if scale == "eigenvalue" else grid.rows
+    return {seed: SCALES[scale].measure(run) for seed, run in rows.get(name, {}).items()}

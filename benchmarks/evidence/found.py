@@ -147,9 +147,13 @@ def of_slow(run: Run) -> float:
     return _alone(run, SLOW)
 
 
-def dominance(run: Run) -> float:
-    """Steps, or samples of training where no rule asks in every step, in which the fast modality dominates, in percent."""
-    return 100 * run.measures[f"dominance.{_named(run, FAST)}"]
+def dominance(run: Run, epoch: int | None = None) -> float:
+    """Training samples of which the fast modality has the largest share, in percent; after an epoch, or mean over all."""
+    name = _named(run, FAST)
+    lines = run.record.epochs if epoch is None else [line for line in run.record.epochs if line["epoch"] == epoch]
+    if name is None or not lines:
+        return math.nan
+    return 100 * fmean(line["train"]["modalities"][name]["dominance"] for line in lines)
 
 
 def _alone(run: Run, place: float) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 import found
-from claims import CLAIMS, SCALES, Answer, Question, answers, full, verdict
+from claims import CLAIMS, SCALES, Answer, Question, answers, full, paired, verdict
 from found import Found
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -37,6 +37,7 @@ def written() -> str:
             _lines(QUESTIONS, (_answer(told[q]) for q in claim.questions if q in told))
         ),
         "table": lambda name: "\n".join(_table(grids[name])),
+        "dominance": lambda name: "\n".join(_dominance(grids[name])),
         "difference": partial(difference, grids),
         "mean": partial(mean, grids),
         "heads": HEADS,
@@ -46,6 +47,7 @@ def written() -> str:
 
 QUESTIONS = ("Where", "Row", "Against", "Measure", "Pairs", "Difference", "95 % interval (BCa)", "p (Holm)", "Reading")
 ROWS = ("Row", "Runs", "Acc (%)", "Over joint (points)", "95 % interval (BCa)", "p (Holm)")
+EPOCHS = (1, 2, 5, 10, 20)
 MORE = ("Fast alone (%)", "Slow alone (%)", "Fast dominates (%)", "τ", "Passes/step", "Tuned")
 
 
@@ -56,27 +58,18 @@ def budget(name: str) -> str:
 
 
 def difference(grids: Mapping[str, Found], grid: str, row: str, against: str, scale: str = "accuracy") -> str:
-    """Return a difference with its interval and number of pairs, outside of any family: `+1.2 [+0.8, +1.6], 20 pairs`."""
-    answer = answers_of(grids, Question(grid, row, against, scale))
-    c, digits = answer.comparison, _digits(scale)
-    return f"{c.mean:+.{digits}f} [{c.low:+.{digits}f}, {c.high:+.{digits}f}]"
-
-
-def answers_of(grids: Mapping[str, Found], question: Question) -> Answer:
-    """Return the answer to one question alone.
+    """Return a difference with its interval, as it stands in the tables: `+1.2 [+0.8, +1.6]`.
 
     Raises:
         ValueError: if a row was not run.
     """
-    rows = grids[question.grid]
-    ours, theirs = (full(rows, short) for short in (question.row, question.against))
-    if ours is None or theirs is None:
-        missing = question.row if ours is None else question.against
-        raise ValueError(f"Grid {question.grid!r} has no row {missing!r}. It has: {', '.join(rows.rows)}.")
-    measure = SCALES[question.scale].measure
-    a, b = rows.values(ours, measure), rows.values(theirs, measure)
-    seeds = sorted(a.keys() & b.keys())
-    return Answer(question, stats.compare(ours, theirs, [a[s] for s in seeds], [b[s] for s in seeds]))
+    pair = paired(grids, Question(grid, row, against, scale))
+    if pair is None:
+        raise ValueError(
+            f"Grid {grid!r} has no runs of {row!r} or of {against!r}. It has: {', '.join(grids[grid].rows)}."
+        )
+    c, digits = stats.compare(row, against, *pair), _digits(scale)
+    return f"{c.mean:+.{digits}f} [{c.low:+.{digits}f}, {c.high:+.{digits}f}]"
 
 
 def mean(grids: Mapping[str, Found], grid: str, row: str, scale: str = "accuracy") -> str:
@@ -115,6 +108,22 @@ def _table(grid: Found) -> Iterator[str]:
     slow = any(any(v == v for v in grid.values(row, found.of_slow).values()) for row in order)
     heads = ROWS + (MORE if slow else MORE[3:])
     yield from _lines(heads, (_row(grid, row, told.get(row), slow) for row in order))
+
+
+def _dominance(grid: Found) -> Iterator[str]:
+    """How often the fast modality has the largest share, epoch by epoch, in the rows that are looked at closely."""
+    rows = [name for rule in found.RULES if (name := full(grid, f"joint-{rule}")) is not None]
+    heads = ("Row", *(f"Epoch {epoch}" for epoch in EPOCHS))
+    yield from _lines(
+        heads,
+        (
+            (
+                _short(row.removesuffix("-sgd").split("-", 2)[-1]),
+                *(_pm(grid.summary(row, partial(found.dominance, epoch=epoch)), 0) for epoch in EPOCHS),
+            )
+            for row in rows
+        ),
+    )
 
 
 def full_base(grid: Found, row: str) -> str | None:

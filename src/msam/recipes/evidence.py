@@ -52,7 +52,7 @@ FORMS: tuple[Settings, ...] = (
 )
 """What the paper's words promise beyond its printed algorithm."""
 
-PAIRED = ("joint", "agm", "cggm", "mlb", "mmpareto", "modality_dropout", "mslr", "ogm_ge", "pmr", "uniform")
+PAIRED = ("joint", "uniform", "modality_dropout", "mmpareto", "ogm_ge", "mlb", "agm", "pmr", "cggm", "mslr")
 PAPER = ("joint", "uniform", "mses", "mslr", "ogm_ge", "agm", "mmpareto", "cggm", "reconboost", "ensemble")
 """Rows of the paper's tables, and the two controls beside them."""
 
