@@ -174,3 +174,11 @@ def test_both_renderers_draw_every_mark(two_seeds: Section) -> None:
         for panel, figure in zip(found.panels, interactive.figures(found), strict=True):
             labels = {trace["legendgroup"] for trace in figure["data"]}
             assert labels == {mark.label for mark in panel.marks}
+
+
+@pytest.mark.parametrize(("epochs", "step"), [(1, 1), (3, 1), (30, None)])
+def test_few_epochs_are_numbered_one_by_one(tmp_path: Path, epochs: int, step: int | None) -> None:
+    curves: dict[str, Any] = {"train": [0.9] * epochs, "valid": [0.8] * epochs, "test": [0.7] * epochs}
+    write(tmp_path / "0.jsonl", config(), **curves)
+    figures = interactive.figures(chart(section(tmp_path), "curves", "together"))
+    assert {figure["layout"]["xaxis"].get("dtick") for figure in figures} == {step}

@@ -15,6 +15,9 @@ VIEWPOINTS = ({"x": 1.1, "y": -1.9, "z": 1.3}, {"x": 2.05, "y": -1.43, "z": 0.35
 CENTRE = {"x": 0.0, "y": 0.0, "z": -0.12}
 """Where it looks: a little low, so that the axes below have room."""
 
+TICKS = 7
+"""Numbers on a horizontal axis, at most; fewer epochs or steps have one each, since plotly would set some between them."""
+
 DASH = {"solid": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot"}
 
 
@@ -52,11 +55,13 @@ def _figure(panel: Panel, y_range: tuple[float, float] | None, *, flat: bool) ->
         dragmode=False,
     )
     title = {"text": panel.x_label} if lanes else {"text": panel.x_label, "standoff": 6}  # plotly: labels, or an error
-    figure.update_xaxes(title=title, nticks=7)
+    figure.update_xaxes(title=title, nticks=TICKS)
     figure.update_xaxes(zeroline=panel.zero and bool(lanes), zerolinewidth=1)
     figure.update_yaxes(zeroline=panel.zero and not lanes, zerolinewidth=1, nticks=3 if flat else 6)
     if not lanes:
-        figure.update_xaxes(tickformat="d", hoverformat="d")
+        places = [x for mark in panel.marks if isinstance(mark, Line | Area) for x in mark.x]
+        few = bool(places) and max(places) - min(places) < TICKS
+        figure.update_xaxes(tickformat="d", hoverformat="d", dtick=1 if few else None)
         figure.update_yaxes(range=y_range)
     else:
         figure.update_yaxes(
