@@ -37,7 +37,7 @@ def test_pictures_can_be_read_and_are_not_blank(written: tuple[Report, Path]) ->
 
 def test_one_block_needs_no_name_in_its_pictures(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", config(), **CURVES)
-    report([tmp_path / "a.jsonl"], tmp_path / "out")
+    report(str(tmp_path / "a.jsonl"), tmp_path / "out")
     assert (tmp_path / "out" / "curves.png").exists()
     assert not (tmp_path / "out" / "paired.csv").exists()
 

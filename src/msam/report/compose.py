@@ -56,7 +56,7 @@ class Report:
 
 
 def report(
-    paths: Sequence[StrPath],
+    paths: StrPath | Sequence[StrPath],
     out: StrPath,
     *,
     select: str = "best_validation",
@@ -66,14 +66,15 @@ def report(
 ) -> Report:
     """Write tables, pictures and a page about the records under `paths`.
 
-    Writes `table`, `paired` (where there is something to compare), `ranks` (where datasets and fusions are enough to rank
-    over) in the formats of tables, a picture per chart in those of pictures, and `page.html`; with several datasets or
-    fusions the names of the pictures say of which. `table.md` holds all three kinds of tables. With several datasets also
-    the paper's tables: `paper_late`, `paper_early` (any fusion has its own), `paper_gain` and `paper_datasets`. A file
-    appears whole or not at all; files of an earlier report in the folder that this one does not write are taken away.
+    Writes `table`, `paired` (where there is something to compare), `sharpness` (where it was probed), `ranks` (where
+    datasets and fusions are enough to rank over) in the formats of tables, a picture per chart in those of pictures, and
+    `page.html`; with several datasets or fusions the names of the pictures say of which. `table.md` holds all of these
+    tables. With several datasets also the paper's tables: `paper_late`, `paper_early` (any fusion has its own),
+    `paper_gain` and `paper_datasets`. A file appears whole or not at all; files of an earlier report in the folder that
+    this one does not write are taken away.
 
     Arguments:
-        paths: records (`*.jsonl`) or folders that hold some.
+        paths: one or several, records (`*.jsonl`) or folders that hold some.
         out: a folder, made if it does not exist.
         select: which epoch is reported, "best_validation" or "last".
         formats: of tables, "md", "csv", "tex" (LaTeX with booktabs) and "parquet" (needs pyarrow); of pictures, "png" and
@@ -88,7 +89,7 @@ def report(
     """
     selection = selections.load(select)
     wanted = files.checked(formats)
-    runs, notes = _read(paths, selection)
+    runs, notes = _read([paths] if isinstance(paths, str | os.PathLike) else paths, selection)
     found = sections(runs, selection)
     blocks = [section.block for section in found]
     ranks, why_not = ranking.over(blocks)
