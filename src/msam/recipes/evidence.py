@@ -99,12 +99,11 @@ def noise(seeds: Seeds = 20) -> Grid:
 
 def avdigits(seeds: Seeds = 10) -> Grid:
     """Every method, every rule, and the forms of M-SAM that the dial speaks for, on AV-digits, late fusion."""
-    forms: Axis = [
-        *sharpness.names(),
-        {"name": "msam", "scope": "dominant"},
-        {"name": "msam", "scope": "dominant+fusion"},
-    ]
-    return _joined(_methods("avdigits", seeds), grid(data="avdigits", sharpness=forms, seeds=seeds))
+    forms: list[Any] = ["none", "sam", "msam", *({"name": "msam", "scope": scope} for scope in SCOPES)]
+    forms.append({"name": "msam", "loss": "response"})
+    others = [name for name in sharpness.names() if name not in forms]
+    rules = grid(data="avdigits", sharpness=[*forms, *others], seeds=seeds)
+    return _joined(rules, _methods("avdigits", seeds))
 
 
 def avdigits_early(seeds: Seeds = 10) -> Grid:
