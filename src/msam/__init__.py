@@ -11,6 +11,7 @@ Imports torch and nothing heavier; training, data and reports live in `msam.trai
 """
 
 import importlib
+from types import ModuleType
 from typing import Any
 
 from msam import shapley
@@ -54,8 +55,20 @@ _LATE = {"diagnose": "msam.diagnosis"}
 
 def __getattr__(name: str) -> Any:
     if name in _LATE:
-        return getattr(importlib.import_module(_LATE[name]), name)
+        return getattr(_late(name), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _late(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(_LATE[name])
+    except ModuleNotFoundError as error:
+        from msam._missing import remedy
+
+        words = remedy(error, f"`msam.{name}`", "train")
+        if not words:
+            raise
+        raise ModuleNotFoundError(words, name=error.name) from error
 
 
 def __dir__() -> list[str]:

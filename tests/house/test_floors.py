@@ -14,6 +14,7 @@ FLOORS = {
     "checks": 0,
     "record": 0,
     "_files": 0,
+    "_missing": 0,
     "_modules": 0,
     "_registry": 0,
     "selection": 1,
