@@ -88,8 +88,12 @@ def load(name: str) -> Found | None:
     records = {found.header["run"]: found for found in record.find(folder / "runs")}
     controls = bench.controls(controlled(chosen), records.values())
     rows, diverged = {}, {}
+    told: set[str] = set()
     for row, settings in {**chosen.rows, **controls.rows}.items():
-        rows[row], diverged[row] = _runs(settings, chosen.seeds, records)
+        first = cell(settings, chosen.seeds[0]).run_name()
+        if row in chosen.rows or first not in told:
+            rows[row], diverged[row] = _runs(settings, chosen.seeds, records)
+        told.add(first)
     curved: dict[str, Mapping[int, Run]] = {}
     if (folder / PROBED).is_dir():
         measured = {found.header["run"]: found for found in record.find(folder / PROBED)}

@@ -20,8 +20,8 @@ HEADS = (
 )
 
 
-def written() -> str:
-    """Return the page."""
+def written(template: str = "page.md.j2") -> str:
+    """Return the page, or its tables alone, which serve for any grids (`tables.md.j2`)."""
     grids = {name: grid for name in evidence.GRIDS if (grid := found.load(name)) is not None}
     told = answers(grids)
     room = Environment(
@@ -39,10 +39,11 @@ def written() -> str:
         "table": lambda name: "\n".join(_table(grids[name])),
         "dominance": lambda name: "\n".join(_dominance(grids[name])),
         "difference": partial(difference, grids),
+        "chosen": partial(chosen, grids),
         "mean": partial(mean, grids),
         "heads": HEADS,
     }
-    return room.get_template("page.md.j2").render(**given).rstrip() + "\n"
+    return room.get_template(template).render(**given).rstrip() + "\n"
 
 
 QUESTIONS = ("Where", "Row", "Against", "Measure", "Pairs", "Difference", "95 % interval (BCa)", "p (Holm)", "Reading")
@@ -70,6 +71,12 @@ def difference(grids: Mapping[str, Found], grid: str, row: str, against: str, sc
         )
     c, digits = stats.compare(row, against, *pair), _digits(scale)
     return f"{c.mean:+.{digits}f} [{c.low:+.{digits}f}, {c.high:+.{digits}f}]"
+
+
+def chosen(grids: Mapping[str, Found], grid: str, row: str, key: str) -> str:
+    """Return what tuning chose for an option of a row."""
+    found_row = grids[grid].chosen[full(grids[grid], row) or row]
+    return f"{found_row.values[key]:.2g}"
 
 
 def mean(grids: Mapping[str, Found], grid: str, row: str, scale: str = "accuracy") -> str:

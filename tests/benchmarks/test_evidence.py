@@ -42,8 +42,7 @@ def made(tmp_path_factory):
         patch.setattr(evidence, "GRIDS", {"dial": small})
         patch.setattr(evidence, "BUDGETS", {"dial": evidence.Budget(2, 1)})
         main.run(workers=1)
-        main.write(folder / "evidence.md")
-        text = (folder / "evidence.md").read_text()
+        text = page.written("tables.md.j2")
         yield SimpleNamespace(found=found, claims=claims, page=page, main=main, folder=folder, text=text)
         for name in MODULES:
             sys.modules.pop(name)
@@ -109,7 +108,7 @@ def test_to_write_again_changes_nothing_and_to_run_again_trains_nothing(made, mo
     made.found.load.cache_clear()
     monkeypatch.setattr(made.main.bench, "run", lambda cells, folder, **_: _recorded(made, folder))
     made.main.run(workers=1)
-    assert made.page.written() == made.text
+    assert made.page.written("tables.md.j2") == made.text
 
 
 def test_straight_curves_are_smooth(made):
@@ -124,3 +123,13 @@ def _recorded(made, folder):
     from msam import record
 
     return record.find(folder)
+
+
+def test_the_committed_page_is_what_the_committed_records_give(monkeypatch):
+    monkeypatch.syspath_prepend(str(HOME))
+    for name in MODULES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    page = importlib.import_module("page")
+    assert page.written() == (HOME.parents[1] / "docs" / "evidence.md").read_text()
+    for name in MODULES:
+        sys.modules.pop(name)
