@@ -123,13 +123,3 @@ def _recorded(made, folder):
     from msam import record
 
     return record.find(folder)
-
-
-def test_the_committed_page_is_what_the_committed_records_give(monkeypatch):
-    monkeypatch.syspath_prepend(str(HOME))
-    for name in MODULES:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    page = importlib.import_module("page")
-    assert page.written() == (HOME.parents[1] / "docs" / "evidence.md").read_text()
-    for name in MODULES:
-        sys.modules.pop(name)
