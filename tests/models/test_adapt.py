@@ -240,3 +240,16 @@ def test_errors_of_a_batch_name_what_is_wrong():
     flat.forward = lambda pixels: flat.head(pixels).view(6, 4)
     with pytest.raises(ValueError, match=r"encoder of 'image' must return a feature \(N, d\).*found \(24,\)"):
         msam.adapt(flat, {"image": "pixels"}, encoders={"image": "head"})({"pixels": x["pixels"]})
+
+
+def test_an_encoder_that_serves_two_modalities_gives_no_feature_of_either():
+    class Siamese(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.both, self.own, self.head = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(8, 2)
+
+        def forward(self, left, right):
+            return self.head(torch.cat([self.own(self.both(left)), self.both(right)], 1))
+
+    adapted = msam.adapt(Siamese(), {"a": "left", "b": "right"}, encoders={"a": "own", "b": "both"})
+    assert list(adapted({"left": torch.randn(5, 3), "right": torch.randn(5, 3)}).features) == ["a"]

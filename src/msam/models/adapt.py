@@ -112,6 +112,7 @@ class Adapted(nn.Module):
         Of an encoder that returns several things the feature is `pooler_output`, else `last_hidden_state`, else the first;
         of a feature for each position `(N, L, d)` the mean over positions, of a map of channels `(N, d, H, W)` or
         `(N, d, T, H, W)` the mean of each channel.
+        An encoder that runs several times, for two modalities or frame by frame, has no one feature and gives none.
 
         Arguments:
             inputs: name -> `(B, ...)`, those of all modalities and whatever else the model takes.
@@ -228,12 +229,17 @@ class Adapted(nn.Module):
 
 @contextmanager
 def _heard(encoders: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Yield a mapping that fills with what encoders return inside the block."""
+    """Yield a mapping that fills with what encoders return inside the block, of those that run once."""
     features: dict[str, Tensor] = {}
+    ran: set[str] = set()
 
     def listener(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hear(_module: nn.Module, _inputs: Any, returned: Any) -> None:
-            features[name] = feature_of(returned, name)
+            if name in ran:
+                features.pop(name, None)
+            else:
+                features[name] = feature_of(returned, name)
+            ran.add(name)
 
         return hear
 
