@@ -288,3 +288,8 @@ class TestRefusals:
         x, y = batch()
         with pytest.raises(ValueError, match="picture"):
             msam.Monitor(adapted())({"sound": x["sound"]}, y)
+
+    def test_a_batch_of_a_trainer_whose_target_is_not_said(self):
+        hook = lightning_hook(msam.Monitor(multimodal()))
+        with pytest.raises(ValueError, match=r"received a mapping with \['picture', 'sound', 'y'\].*unpack="):
+            hook(None, None, None, {**batch()[0], "y": batch()[1]}, 0)

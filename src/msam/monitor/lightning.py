@@ -19,13 +19,26 @@ def lightning_hook(monitor: Monitor, unpack: Unpack | None = None) -> Callable[.
     Arguments:
         monitor: of the module's model.
         unpack: batch -> inputs and target; None: the first two of the batch, as of `(inputs, target)` or `msam.Batch`.
+
+    Raises:
+        ValueError: when a batch comes of which it is not said what is its target.
     """
 
     def on_train_batch_end(trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        inputs, target = unpack(batch) if unpack is not None else (batch[0], batch[1])
+        inputs, target = (unpack or _first_two)(batch)
         seen = monitor(inputs, target)
         if seen is not None:
             for logger in trainer.loggers:
                 logger.log_metrics(monitor.scalars(seen), step=trainer.global_step)
 
     return on_train_batch_end
+
+
+def _first_two(batch: Any) -> tuple[Mapping[str, Tensor], Tensor]:
+    if not isinstance(batch, tuple | list) or len(batch) < 2:
+        shown = f"a mapping with {sorted(batch)}" if isinstance(batch, Mapping) else type(batch).__name__
+        raise ValueError(
+            f"A batch must begin with inputs and target, received {shown}. Say what they are: lightning_hook(monitor, "
+            "unpack=lambda batch: (inputs, target))."
+        )
+    return batch[0], batch[1]
