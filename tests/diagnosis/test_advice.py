@@ -135,8 +135,21 @@ def widened(healthy: Diagnosis, name: str, **estimates: tuple[float, float]) -> 
 @pytest.mark.parametrize(
     ("rule", "silent", "speaks"),
     [
-        ("unused", {"fusion_gap": (0.1, 0.3)}, {"fusion_gap": (0.12, 0.3)}),
-        ("under_trained", {"encoder_gap": (0.02, 0.3)}, {"encoder_gap": (0.2, 0.3)}),
+        (
+            "unused",
+            {"fusion_gap": (0.2, 0.3), "fusion_lag": (0.07, 0.3)},
+            {"fusion_gap": (0.2, 0.3), "fusion_lag": (0.08, 0.3)},
+        ),
+        (
+            "unused",
+            {"fusion_gap": (0.04, 0.3), "fusion_lag": (0.2, 0.3)},
+            {"fusion_gap": (0.06, 0.3), "fusion_lag": (0.2, 0.3)},
+        ),
+        (
+            "under_trained",
+            {"encoder_gap": (0.2, 0.3), "encoder_lag": (0.02, 0.3)},
+            {"encoder_gap": (0.2, 0.3), "encoder_lag": (0.03, 0.3)},
+        ),
         ("harmful", {"missing_accuracy": (-0.2, -0.02)}, {"missing_accuracy": (-0.2, -0.03)}),
         ("misled", {"noisy_accuracy": (0.3, 0.5)}, {"noisy_accuracy": (0.5, 0.6)}),
     ],
@@ -148,10 +161,11 @@ def test_the_whole_interval_must_lie_beyond_the_threshold(healthy, rule, silent,
         "probe": (0.8, 0.9),
         "unimodal": (0.8, 0.9),
         "encoder_gap": (-0.01, 0.01),
+        "encoder_lag": (-0.01, 0.01),
     }
     even = healthy
     for name in healthy.modalities:
-        even = widened(even, name, **base, fusion_gap=(-0.01, 0.01))
+        even = widened(even, name, **base, fusion_gap=(-0.01, 0.01), fusion_lag=(-0.01, 0.01))
     for said, change in ((0, silent), (1, speaks)):
         told = list(RULES[rule](widened(even, "modality_1", **{**base, **change})))
         assert [advice.modality for advice in told] == ["modality_1"] * said
@@ -160,7 +174,9 @@ def test_the_whole_interval_must_lie_beyond_the_threshold(healthy, rule, silent,
 def test_what_all_lack_alike_is_not_said_of_one(healthy):
     alike = healthy
     for name in healthy.modalities:
-        alike = widened(alike, name, fusion_gap=(0.2, 0.3), encoder_gap=(0.2, 0.3))
+        alike = widened(
+            alike, name, fusion_gap=(0.2, 0.3), encoder_gap=(0.2, 0.3), fusion_lag=(-0.1, 0.1), encoder_lag=(0, 0)
+        )
     assert "unused" not in {advice.rule for advice in advised(alike).advice}
     assert "under_trained" not in {advice.rule for advice in advised(alike).advice}
 

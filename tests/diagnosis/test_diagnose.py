@@ -66,9 +66,14 @@ def test_what_is_lost_is_the_difference_to_the_whole(case, values):
 
 
 def test_gaps_are_differences_of_what_stands_beside_them(case):
-    for one in case.found.modalities.values():
+    found = case.found
+    for name, one in found.modalities.items():
         assert one.fusion_gap.value == pytest.approx(one.probe.value - one.in_model.value)
         assert one.encoder_gap.value == pytest.approx(one.unimodal.value - one.probe.value)
+        for part in ("fusion", "encoder"):
+            gaps = {other: getattr(found.modalities[other], f"{part}_gap").value for other in found.modalities}
+            least = max(0.0, min(gap for other, gap in gaps.items() if other != name))
+            assert getattr(one, f"{part}_lag").value == pytest.approx(gaps[name] - least)
         assert one.gap.value == pytest.approx(one.unimodal.value - one.in_model.value)
         assert one.gap.low < one.gap.value < one.gap.high
 

@@ -86,6 +86,8 @@ def columns(collected: Collected, game: Game, names: tuple[str, ...]) -> Rows:
             if f"{kind}/{name}" in collected.columns:
                 rows.put(f"{kind}/{name}", collected.columns[f"{kind}/{name}"], has)
         _gaps(rows, name, has)
+    for kind in ("fusion", "encoder"):
+        _lags(rows, names, kind)
     return rows
 
 
@@ -108,7 +110,8 @@ def modality(
         )
     }
     optional: Any = {
-        key: found.get(f"{key}/{name}") for key in ("head", "probe", "unimodal", "gap", "fusion_gap", "encoder_gap")
+        key: found.get(f"{key}/{name}")
+        for key in ("head", "probe", "unimodal", "gap", "fusion_gap", "fusion_lag", "encoder_gap", "encoder_lag")
     }
     return Modality(
         **required,
@@ -152,6 +155,19 @@ def _gaps(rows: Rows, name: str, has: Array) -> None:
     reach = probe if unimodal is None else unimodal
     if reach is not None:
         rows.put(f"gap/{name}", reach - best, has)
+
+
+def _lags(rows: Rows, names: tuple[str, ...], kind: str) -> None:
+    """Add by how much each gap is beyond the smallest of the others, or beyond 0: sample by sample, as both are paired."""
+    there = [name for name in names if f"{kind}_gap/{name}" in rows.values]
+    for name in there:
+        own = f"{kind}_gap/{name}"
+        least = min((f"{kind}_gap/{other}" for other in there if other != name), key=rows.mean, default=None)
+        if least is None or rows.mean(least) <= 0:
+            rows.put(f"{kind}_lag/{name}", rows.values[own], rows.counted[own])
+        else:
+            both = rows.counted[own] & rows.counted[least]
+            rows.put(f"{kind}_lag/{name}", rows.values[own] - rows.values[least], both)
 
 
 def _bounded(

@@ -10,8 +10,8 @@ from dataclasses import replace
 from msam.diagnosis.result import Advice, Diagnosis, Estimate, Modality
 
 MARGIN = 0.05
-"""Accuracy by which an interval must lie beyond what it is compared with; half of it between classifiers of features, twice
-where equal modalities differ by the chance of training."""
+"""Accuracy by which an interval must lie beyond what it is compared with; half of it between classifiers of features,
+one and a half times it where equal modalities differ by the chance of training."""
 
 LIKELIHOOD = 0.05
 """Nats per sample by which an interaction must be above 0."""
@@ -23,11 +23,11 @@ Rule = Callable[[Diagnosis], Iterator[Advice]]
 
 
 def under_trained(found: Diagnosis) -> Iterator[Advice]:
-    """An encoder could learn more by itself: `encoder_gap` beyond 0.025, and beyond that of some other modality by 0.025.
+    """An encoder could learn more by itself: `encoder_gap` and `encoder_lag` beyond 0.025.
 
     What all modalities lack alike is no imbalance, and mostly the price of training them together. Needs `unimodal`.
     """
-    for name, gap in _lagging(found, "encoder_gap", MARGIN / 2, MARGIN / 2):
+    for name, gap in _lagging(found, "encoder", MARGIN / 2, MARGIN / 2):
         mine = found.modalities[name]
         assert mine.probe is not None
         assert mine.unimodal is not None
@@ -42,12 +42,12 @@ def under_trained(found: Diagnosis) -> Iterator[Advice]:
 
 
 def unused(found: Diagnosis) -> Iterator[Advice]:
-    """The features tell more than the model uses: `fusion_gap` beyond 0.05, and beyond that of some other by 0.1.
+    """The features tell more than the model uses: `fusion_gap` beyond 0.05, `fusion_lag` beyond 0.075.
 
     Silent where the encoder itself is under-trained: that comes first. Needs probes.
     """
     first = {advice.modality for advice in under_trained(found)}
-    for name, gap in _lagging(found, "fusion_gap", MARGIN, 2 * MARGIN):
+    for name, gap in _lagging(found, "fusion", MARGIN, 1.5 * MARGIN):
         mine = found.modalities[name]
         assert mine.probe is not None
         if name not in first:
@@ -145,12 +145,11 @@ def advised(found: Diagnosis) -> Diagnosis:
     return replace(found, advice=tuple(advice for rule in RULES.values() for advice in rule(found)))
 
 
-def _lagging(found: Diagnosis, kind: str, margin: float, beyond: float) -> Iterator[tuple[str, Estimate]]:
-    """Yield the modalities whose gap is beyond a margin, and beyond the smallest other gap by a margin of its own."""
-    gaps = {name: gap for name, one in found.modalities.items() if (gap := getattr(one, kind)) is not None}
-    for name, gap in gaps.items():
-        others = [other.high for n, other in gaps.items() if n != name]
-        if gap.low > margin and gap.low - max(min(others, default=0.0), 0.0) > beyond:
+def _lagging(found: Diagnosis, part: str, margin: float, beyond: float) -> Iterator[tuple[str, Estimate]]:
+    """Yield the modalities whose gap is beyond a margin, and its lag beyond a margin of its own."""
+    for name, one in found.modalities.items():
+        gap, lag = getattr(one, f"{part}_gap"), getattr(one, f"{part}_lag")
+        if gap is not None and lag is not None and gap.low > margin and lag.low > beyond:
             yield name, gap
 
 

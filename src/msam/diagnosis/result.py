@@ -55,6 +55,8 @@ class Modality:
         gap: under-training: what it could reach, `unimodal` if there is one, else `probe`, less `in_model`.
         fusion_gap: `probe - in_model`, what its features tell that the model does not use.
         encoder_gap: `unimodal - probe`, what its encoder has not learned.
+        fusion_lag: by how much its `fusion_gap` is beyond the smallest of the others', or beyond 0.
+        encoder_lag: by how much its `encoder_gap` is.
         dominance: share of samples in which its contribution to the probability of the right class is the largest.
         batch_dominance: share of batches; its interval is over batches.
         missing_accuracy: accuracy that is lost where it is absent.
@@ -80,6 +82,8 @@ class Modality:
     gap: Estimate | None
     fusion_gap: Estimate | None
     encoder_gap: Estimate | None
+    fusion_lag: Estimate | None
+    encoder_lag: Estimate | None
     dominance: Estimate
     batch_dominance: Estimate
     missing_accuracy: Estimate
