@@ -110,6 +110,22 @@ def test_a_narrow_console_leaves_columns_out_by_name_and_cuts_none(written: tupl
     assert max(map(len, printed.splitlines())) <= 80
 
 
+def test_long_labels_are_broken_before_numbers_are_cut(tmp_path: Path) -> None:
+    curves = {"train": [0.8], "valid": [0.8], "test": [0.8]}
+    for rho, scope in ((0.1, "dominant"), (0.2, "dominant+fusion")):
+        rule = {"name": "msam", "rho": rho, "scope": scope, "modality": "weakest" if rho > 0.1 else "dominant"}
+        write(tmp_path / f"{rho}.jsonl", config("joint", rule), **curves)  # type: ignore[arg-type]
+    made = report([tmp_path], tmp_path / "out")
+    assert max(len(row.label) for row in made.rows) > 50
+    console = Console(width=80, file=io.StringIO())
+    console.print(made.console_table())
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in printed
+    for head in ("Acc (%)", "audio (%)", "image (%)"):
+        assert head in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
 def test_names_are_never_read_as_markup(tmp_path: Path) -> None:
     curves = {"train": [0.8], "valid": [0.8], "test": [0.8]}
     names = ("[red]x[/red]", "a|b")

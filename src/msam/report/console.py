@@ -10,8 +10,9 @@ from rich.text import Text
 
 from msam.report.table import Table
 
-WORDS, PADDING = 12, 3
-"""Characters that a column of words needs at least, and that lie between columns."""
+WORDS, LABEL, PADDING = 12, 30, 3
+"""Characters that a column of words needs at least, that a row's label has at most without a break, and that lie between
+columns."""
 
 
 class ConsoleTable:
@@ -50,13 +51,16 @@ def _drawn(table: Table, kept: Sequence[int]) -> RichTable:
 
 def _width(table: Table, i: int) -> int:
     """Characters that the column needs."""
-    longest = max(cell_len(text) for text in (_head(table, i), *(cells[i] for cells in table.rows)))
-    return longest if _whole(table, i) else min(longest, WORDS)
+    return _longest(table, i) if _whole(table, i) else min(_longest(table, i), LABEL if i == 0 else WORDS)
 
 
 def _whole(table: Table, i: int) -> bool:
-    """Whether the column's cells must stand on one line: numbers and labels."""
-    return table.columns[i].numeric or i == 0
+    """Whether the column's cells must stand on one line: numbers, and labels unless they are long."""
+    return table.columns[i].numeric or (i == 0 and _longest(table, i) <= LABEL)
+
+
+def _longest(table: Table, i: int) -> int:
+    return max(cell_len(text) for text in (_head(table, i), *(cells[i] for cells in table.rows)))
 
 
 def _head(table: Table, i: int) -> str:
