@@ -1,5 +1,8 @@
+import inspect
+
 import pytest
 
+import msam
 from msam.report import labels
 from tests.report._records import config
 
@@ -18,10 +21,22 @@ from tests.report._records import config
         ("my_lab.magic", None, "magic"),
         ({"name": "unimodal", "modality": "audio"}, None, "Unimodal audio"),
         ({"name": "unimodal", "modality": "audio"}, "sam", "Unimodal audio + SAM"),
+        ("joint", {"name": "msam", "rho": 0.3, "scope": "all", "loss": "weighted", "every": 2}, "M-SAM"),
+        (
+            "joint",
+            {"name": "msam", "scope": "dominant", "modality": "random"},
+            "M-SAM (scope=dominant, modality=random)",
+        ),
+        ("agm", {"name": "msam", "share": "one", "loss": "masked"}, "AGM + M-SAM (constant share, loss=masked)"),
     ],
 )
 def test_name_of_a_row(method: str, sharpness: str | None, label: str) -> None:
     assert labels.of_run(config(method, sharpness)) == label
+
+
+def test_m_sam_as_printed_is_m_sam_without_options() -> None:
+    parameters = inspect.signature(msam.MSAM).parameters
+    assert {key: parameters[key].default for key in labels.PRINTED} == labels.PRINTED
 
 
 def test_only_equal_labels_get_settings() -> None:

@@ -116,7 +116,7 @@ def test_long_labels_are_broken_before_numbers_are_cut(tmp_path: Path) -> None:
         rule = {"name": "msam", "rho": rho, "scope": scope, "modality": "weakest" if rho > 0.1 else "dominant"}
         write(tmp_path / f"{rho}.jsonl", config("joint", rule), **curves)  # type: ignore[arg-type]
     made = report([tmp_path], tmp_path / "out")
-    assert max(len(row.label) for row in made.rows) > 50
+    assert max(len(row.label) for row in made.rows) > 45
     console = Console(width=80, file=io.StringIO())
     console.print(made.console_table())
     printed = console.file.getvalue()  # type: ignore[attr-defined]

@@ -24,6 +24,10 @@ PRETTY = {
 """Names that the general rule (capitals: `agm` -> AGM) would spoil."""
 
 
+PRINTED = {"scope": "all", "modality": "dominant", "weighting": "batch", "loss": "weighted"}
+"""M-SAM's options as the paper prints the algorithm; with others it is another algorithm and has a name of its own."""
+
+
 def pretty(name: str) -> str:
     """Return a method's or rule's name as it is printed; a dotted name keeps its last part.
 
@@ -48,6 +52,8 @@ def of_run(config: Mapping[str, Any]) -> str:
     'Unimodal audio'
     >>> of_run({"method": {"name": "joint"}, "sharpness": {"name": "msam", "rho": 0.3, "share": 0.7}})
     'M-SAM (constant share)'
+    >>> of_run({"method": {"name": "joint"}, "sharpness": {"name": "msam", "scope": "all", "loss": "response"}})
+    'M-SAM (loss=response)'
     """
     method, sharpness = config["method"], config.get("sharpness")
     name = pretty(method["name"])
@@ -58,8 +64,8 @@ def of_run(config: Mapping[str, Any]) -> str:
     if not sharpness:
         return name
     rule = pretty(sharpness["name"])
-    if sharpness["name"] == "msam" and sharpness.get("share", "contribution") != "contribution":
-        rule += " (constant share)"
+    if sharpness["name"] == "msam" and (told := _not_as_printed(sharpness)):
+        rule += f" ({', '.join(told)})"
     return rule if method["name"] == "joint" else f"{name} + {rule}"
 
 
@@ -125,6 +131,11 @@ def spell(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _not_as_printed(rule: Mapping[str, Any]) -> list[str]:
+    constant = ["constant share"] if rule.get("share", "contribution") != "contribution" else []
+    return constant + [f"{key}={rule[key]}" for key, usual in PRINTED.items() if rule.get(key, usual) != usual]
 
 
 def _differing(flat: Sequence[Mapping[str, Any]]) -> list[str]:
