@@ -26,9 +26,14 @@ SCALES: Mapping[str, Scale] = {
     "tau": Scale(found.tau, "τ", "", -1),
     "roughness": Scale(found.roughness, "roughness of the validation curve", "points", -1),
     "eigenvalue": Scale(found.eigenvalue, "largest Hessian eigenvalue", "", -1),
+    "per_loss": Scale(found.eigenvalue_per_loss, "largest Hessian eigenvalue over the training loss", "", -1),
     "fast": Scale(found.of_fast, "accuracy of the fast modality alone", "points", 1),
     "slow": Scale(found.of_slow, "accuracy of the slow modality alone", "points", 1),
 }
+
+
+PROBED = ("eigenvalue", "per_loss")
+"""Measures of the runs whose curvature was measured."""
 
 
 class Question(NamedTuple):
@@ -109,7 +114,10 @@ CLAIMS = (
         "flat",
         "M-SAM finds flatter minima.",
         "Fig. 1",
-        _each(("dial", "avdigits"), ("joint-none", "joint-sam"), scale="eigenvalue"),
+        (
+            *_each(("dial", "avdigits"), ("joint-none", "joint-sam"), scale="eigenvalue"),
+            *_each(("dial", "avdigits"), ("joint-none", "joint-sam"), scale="per_loss"),
+        ),
     ),
     Claim(
         "tau",
@@ -218,16 +226,17 @@ def paired(grids: Mapping[str, Found], q: Question) -> tuple[list[float], list[f
 
 def _changed(grids: Mapping[str, Found], q: Question, short: str) -> Mapping[int, float]:
     """Return the measure of a row by seed, less that of the row it is compared with since."""
-    now = _measured(grids.get(q.grid), short, q.scale)
+    now = measured(grids.get(q.grid), short, q.scale)
     if not q.since:
         return now
-    before = _measured(grids.get(q.since), short.rpartition("|")[2], q.scale)
+    before = measured(grids.get(q.since), short.rpartition("|")[2], q.scale)
     return {seed: now[seed] - before[seed] for seed in now.keys() & before.keys()}
 
 
-def _measured(grid: Found | None, short: str, scale: str) -> Mapping[int, float]:
+def measured(grid: Found | None, short: str, scale: str) -> Mapping[int, float]:
+    """Return a measure of a row by seed; nothing where it was not run."""
     name = full(grid, short) if grid is not None else None
     if grid is None or name is None:
         return {}
-    rows = grid.probed if scale == "eigenvalue" else grid.rows
+    rows = grid.probed if scale in PROBED else grid.rows
     return {seed: SCALES[scale].measure(run) for seed, run in rows.get(name, {}).items()}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from msam import bench, record, selection
 from msam.bench import tune as tuning
@@ -37,7 +38,7 @@ class Found:
     Attributes:
         name: of the grid.
         rows: by the row's name, then by seed; those of the controls are called `ROW (CONTROL)`.
-        diverged: how many runs of each row ended early.
+        diverged: how many runs of each row ended because a loss was not finite.
         chosen: what tuning chose of each row.
     """
 
@@ -111,7 +112,10 @@ def _rule(row: str) -> str | None:
 def _runs(settings: Settings, seeds: Sequence[int], records: Mapping[str, record.Record]) -> tuple[dict[int, Run], int]:
     named = {seed: records.get(cell(settings, seed).run_name()) for seed in seeds}
     done = {seed: finished([found], selection.load("best_validation"))[0] for seed, found in named.items() if found}
-    return {seed: runs[0] for seed, runs in done.items() if runs}, sum(not runs for runs in done.values())
+    diverged = sum(
+        one is not None and one.end is not None and one.end["status"] == "diverged" for one in named.values()
+    )
+    return {seed: runs[0] for seed, runs in done.items() if runs}, diverged
 
 
 def accuracy(run: Run) -> float:
@@ -137,8 +141,13 @@ def roughness(run: Run) -> float:
 
 def eigenvalue(run: Run) -> float:
     """Largest eigenvalue of the Hessian of the training loss at the last weights."""
-    line = next((found for found in reversed(run.record.probes) if found.get("probe") == "curvature"), {})
-    return number(next(iter(line.get("eigenvalues", [])), None))
+    return number(next(iter(_curvature(run).get("eigenvalues", [])), None))
+
+
+def eigenvalue_per_loss(run: Run) -> float:
+    """The same over that loss: where a loss is nearly 0, so is its curvature, whatever the minimum is like."""
+    loss = number(_curvature(run).get("loss"))
+    return eigenvalue(run) / loss if loss else math.nan
 
 
 def of_fast(run: Run) -> float:
@@ -158,6 +167,10 @@ def dominance(run: Run, epoch: int | None = None) -> float:
     if name is None or not lines:
         return math.nan
     return 100 * fmean(line["train"]["modalities"][name]["dominance"] for line in lines)
+
+
+def _curvature(run: Run) -> Mapping[str, Any]:
+    return next((line for line in reversed(run.record.probes) if line.get("probe") == "curvature"), {})
 
 
 def _alone(run: Run, place: float) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 import found
-from claims import CLAIMS, SCALES, Answer, Question, answers, full, paired, verdict
+from claims import CLAIMS, SCALES, Answer, Question, answers, full, measured, paired, verdict
 from found import Found
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -39,6 +39,7 @@ def written(template: str = "page.md.j2") -> str:
         "table": lambda name: "\n".join(_table(grids[name])),
         "dominance": lambda name: "\n".join(_dominance(grids[name])),
         "difference": partial(difference, grids),
+        "change": partial(difference, grids),
         "chosen": partial(chosen, grids),
         "mean": partial(mean, grids),
         "heads": HEADS,
@@ -58,13 +59,15 @@ def budget(name: str) -> str:
     return f"{trials} trials of {seeds} {'run' if seeds == 1 else 'runs'} each"
 
 
-def difference(grids: Mapping[str, Found], grid: str, row: str, against: str, scale: str = "accuracy") -> str:
-    """Return a difference with its interval, as it stands in the tables: `+1.2 [+0.8, +1.6]`.
+def difference(
+    grids: Mapping[str, Found], grid: str, row: str, against: str, scale: str = "accuracy", since: str = ""
+) -> str:
+    """Return a difference with its interval, as it stands in the tables: `+1.2 [+0.8, +1.6]`; see `Question` for `since`.
 
     Raises:
         ValueError: if a row was not run.
     """
-    pair = paired(grids, Question(grid, row, against, scale))
+    pair = paired(grids, Question(grid, row, against, scale, since))
     if pair is None:
         raise ValueError(
             f"Grid {grid!r} has no runs of {row!r} or of {against!r}. It has: {', '.join(grids[grid].rows)}."
@@ -81,12 +84,11 @@ def chosen(grids: Mapping[str, Found], grid: str, row: str, key: str) -> str:
 
 def mean(grids: Mapping[str, Found], grid: str, row: str, scale: str = "accuracy") -> str:
     """Return mean and standard deviation of a row: `88.2 ± 0.7`."""
-    rows = grids[grid]
-    return _pm(rows.summary(full(rows, row) or row, SCALES[scale].measure), _digits(scale))
+    return _pm(stats.summary(list(measured(grids[grid], row, scale).values())), _digits(scale))
 
 
 def _digits(scale: str) -> int:
-    return 1 if SCALES[scale].unit == "points" else 3
+    return 1 if scale == "per_loss" or SCALES[scale].unit == "points" else 3
 
 
 def _answer(answer: Answer) -> tuple[str, ...]:
