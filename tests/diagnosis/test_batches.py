@@ -136,3 +136,18 @@ def test_training_by_itself_needs_samples_that_can_be_gone_through_again(model):
         msam.diagnose(model, [(A, B, Y)], train=iter([(A, B, Y)]), unimodal=2, progress=False)
     with pytest.raises(ValueError, match=r"`train` yields no batches"):
         msam.diagnose(model, [(A, B, Y)], train=[], progress=False)
+
+
+def test_an_encoder_that_gives_no_feature_is_named():
+    class Siamese(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.both, self.own, self.head = torch.nn.Linear(3, 4), torch.nn.Linear(4, 4), torch.nn.Linear(8, 3)
+
+        def forward(self, left, right):
+            return self.head(torch.cat([self.own(self.both(left)), self.both(right)], 1))
+
+    adapted = msam.adapt(Siamese(), {"a": "left", "b": "right"}, encoders={"a": "own", "b": "both"})
+    data = [{"left": A, "right": A.flip(0), "labels": Y}]
+    with pytest.raises(ValueError, match="encoder of 'b' gave no feature"):
+        msam.diagnose(adapted, data, train=data, sharp=False, progress=False, resamples=100)

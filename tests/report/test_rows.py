@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from msam import record, selection
-from msam.report import datasets, rows, runs
+from msam.report import datasets, pairs, rows, runs
 from tests.report._records import config, write
 
 
@@ -176,3 +176,23 @@ def test_runs_without_an_end_or_without_epochs_are_not_finished(tmp_path: Path) 
     one(tmp_path / "c.jsonl", config(seed=2))
     done, left = runs.finished(record.find(tmp_path), selection.load("last"))
     assert ([run.name for run in done], [r.path.stem for r in left]) == (["c"], ["a", "b"])
+
+
+def test_the_time_of_a_step_that_was_made_beside_others_is_not_told(tmp_path: Path) -> None:
+    path = one(tmp_path / "a.jsonl", config())
+    assert read(tmp_path)[0].measures["milliseconds"] > 0
+    path.write_text(path.read_text().replace('"threads":2}', '"threads":2,"lanes":10}', 1))
+    assert math.isnan(read(tmp_path)[0].measures["milliseconds"])
+    assert read(tmp_path)[0].measures["passes"] == 1.0
+
+
+def test_every_form_of_msam_meets_sam_and_every_method_with_it(tmp_path: Path) -> None:
+    forms = {"printed": {"name": "msam"}, "scoped": {"name": "msam", "scope": "dominant"}, "sam": {"name": "sam"}}
+    for form, rule in forms.items():
+        for seed in range(2):
+            one(tmp_path / f"{form}{seed}.jsonl", config(seed=seed, sharpness={**rule, "rho": 0.1}))
+    (block,) = rows.blocks(read(tmp_path))
+    met = {(a.name, b.name) for a, b in pairs.meeting(block)}
+    names = {row.name for row in block.rows if row.sharpness == "msam"}
+    assert len(names) == 2
+    assert {a for a, b in met if b == "SAM"} == names

@@ -177,6 +177,13 @@ def features_of(
             if not rows:
                 shape = view.coalitions(batch, [tuple(range(len(view.modalities)))]).shape
             features = view.features(batch)
+            silent = [name for name in view.encoded if name not in features]
+            if silent:
+                raise ValueError(
+                    f"The encoder of {silent[0]!r} gave no feature in a forward pass: it was not called as a module "
+                    f"(`self.encoder(x)`), or ran for several modalities. Leave {silent[0]!r} out of `encoders`, or name "
+                    "a submodule that runs once."
+                )
             y = task.checked(batch.target, len(batch.target), shape[-1])
             for name in view.encoded:
                 found[name].append(features[name].float())

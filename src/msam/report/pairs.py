@@ -93,9 +93,10 @@ def named(block: Block) -> Mapping[str, Sequence[Row]]:
 
 
 def champions(block: Block) -> list[Row]:
-    """Return the best M-SAM row of every method that has one, on validation."""
+    """Return, of every method with M-SAM and of every form of M-SAM by its name, the best row on validation."""
     rows = controls.guarded(block)
-    found = [best([row for row in rows if row.method == method]) for method in dict.fromkeys(r.method for r in rows)]
+    kinds = dict.fromkeys((row.method, row.name) for row in rows)
+    found = [best([row for row in rows if (row.method, row.name) == kind]) for kind in kinds]
     return [row for row in found if row is not None]
 
 

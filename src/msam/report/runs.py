@@ -75,6 +75,11 @@ class Run:
         content = "" if self.world else self.record.header["data"].get("fingerprint") or self.place
         return repr(sorted(self.data.items())), content
 
+    @property
+    def stacked(self) -> bool:
+        """Whether it was trained beside others as one: the time of its steps is not what one of them takes alone."""
+        return bool(self.record.header.get("host", {}).get("lanes", 1) > 1)
+
     @cached_property
     def measures(self) -> dict[str, float]:
         """Every number of the tables by key, NaN where it is not known; accuracies, F1 and shares in [0, 1]."""
@@ -87,7 +92,7 @@ class Run:
             "tau": tau(self.epoch),
             "share": self._of_steps("share"),
             "passes": number(end.get("passes_per_step")),
-            "milliseconds": 1000 * number(end.get("seconds_per_step")),
+            "milliseconds": math.nan if self.stacked else 1000 * number(end.get("seconds_per_step")),
         }
         for name in self.modalities:
             metrics = test.get("modalities", {}).get(name, {})
