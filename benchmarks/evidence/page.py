@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from msam.recipes import evidence
 from msam.report import stats
+from msam.train.config import options
 
 HEADS = (
     {"dial": "The dial, late fusion", "dial-early": "The dial, early fusion", "pairs": "Pairs on the dial"}
@@ -42,6 +43,8 @@ def written(template: str = "page.md.j2") -> str:
         "change": partial(difference, grids),
         "chosen": partial(chosen, grids),
         "mean": partial(mean, grids),
+        "passes": lambda name, row: f"{_passes(grids[name], full(grids[name], row) or row):.2f}",
+        "default_rho": options("sharpness", "msam")["rho"].default,
         "heads": HEADS,
     }
     return room.get_template(template).render(**given).rstrip() + "\n"
