@@ -14,11 +14,15 @@ from msam.recipes import evidence
 from msam.report import stats
 from msam.train.config import options
 
-HEADS = (
-    {"dial": "The dial, late fusion", "dial-early": "The dial, early fusion", "pairs": "Pairs on the dial"}
-    | {"many": "Three and four modalities", "noise": "A noisy modality, and cues that only both tell"}
-    | {"avdigits": "AV-digits, late fusion", "avdigits-early": "AV-digits, early fusion"}
-)
+HEADS = {
+    "dial": "The dial, late fusion",
+    "dial-early": "The dial, early fusion",
+    "pairs": "Pairs on the dial",
+    "many": "Three and four modalities",
+    "noise": "A noisy modality, and cues that only both tell",
+    "avdigits": "AV-digits, late fusion",
+    "avdigits-early": "AV-digits, early fusion",
+}
 
 
 def written(template: str = "page.md.j2") -> str:
