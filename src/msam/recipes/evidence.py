@@ -102,8 +102,8 @@ def avdigits(seeds: Seeds = 10) -> Grid:
     forms: list[Any] = ["none", "sam", "msam", *({"name": "msam", "scope": scope} for scope in SCOPES)]
     forms.append({"name": "msam", "loss": "response"})
     others = [name for name in sharpness.names() if name not in forms]
-    rules = grid(data="avdigits", sharpness=[*forms, *others], seeds=seeds)
-    return _joined(rules, _methods("avdigits", seeds))
+    rules = [grid(data="avdigits", sharpness=names, seeds=seeds) for names in (forms, others)]
+    return _joined(rules[0], _methods("avdigits", seeds), rules[1])
 
 
 def avdigits_early(seeds: Seeds = 10) -> Grid:
