@@ -227,7 +227,7 @@ class TestContributions:
             shapley.contributions(logits, torch.tensor([0, 1]), "probabilty")
         with pytest.raises(ValueError, match="regression"):
             shapley.contributions(logits, torch.tensor([0.5, 1]))
-        with pytest.raises(ValueError, match=r"received \(3, 2, 4\) and \(3,\)"):
+        with pytest.raises(ValueError, match=r"received \(3,\) of torch.int64 for logits \(2, 4\)"):
             shapley.contributions(logits, torch.tensor([0, 1, 2]))
 
 

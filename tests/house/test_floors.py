@@ -18,6 +18,7 @@ FLOORS = {
     "_modules": 0,
     "_registry": 0,
     "selection": 1,
+    "tasks": 1,
     "shapley": 1,
     "sharpness": 1,
     "models": 2,
@@ -36,6 +37,8 @@ FRONT_DOOR = 2
 SIBLINGS: dict[str, set[str]] = {
     "_registry": {"checks"},
     "record": {"_files"},
+    "selection": {"tasks"},
+    "shapley": {"tasks"},
     "sharpness": {"shapley"},
     "recipes": {"bench"},
 }

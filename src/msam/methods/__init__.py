@@ -2,7 +2,8 @@
 
 from msam import _registry
 from msam.methods._about import About
-from msam.methods._base import Method, Passes, Run, Stage, per_sample_loss
+from msam.methods._base import Method, Passes, Run, Stage
+from msam.tasks import per_sample_loss
 
 __all__ = ["About", "Method", "Passes", "Run", "Stage", "load", "names", "per_sample_loss"]
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from msam import checks
 from msam.methods._about import About
 from msam.models import MultimodalModel
+from msam.tasks import per_sample_loss
 from msam.types import Batch, Output
 
 Made = TypeVar("Made")
@@ -225,30 +226,3 @@ class Method:
 
     def epoch_end(self, run: Run, metrics: Mapping[str, Any]) -> None:
         """Take note of the validation metrics at the end of an epoch."""
-
-
-def per_sample_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Return one loss per sample, `(N,)`.
-
-    Cross-entropy for integer classes `(N,)`, mean binary cross-entropy for integer or bool labels `(N, K)`, squared
-    error (mean over outputs) for a floating target of the shape of the logits, or `(N,)` with one logit.
-
-    Raises:
-        ValueError: if shapes do not fit.
-
-    >>> per_sample_loss(torch.zeros(2, 4), torch.tensor([0, 3]))
-    tensor([1.3863, 1.3863])
-    """
-    kind = nn.functional
-    if target.is_floating_point():
-        wanted = target.unsqueeze(1) if target.dim() == 1 else target
-        if wanted.shape == logits.shape:
-            return kind.mse_loss(logits, wanted, reduction="none").mean(1)
-    elif target.dim() == 1 and len(target) == len(logits):
-        return kind.cross_entropy(logits, target, reduction="none")
-    elif target.shape == logits.shape:
-        return kind.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none").mean(1)
-    raise ValueError(
-        "`target` must be (N,) integer classes, (N, C) integer labels or floating of the shape of the logits, "
-        f"received {tuple(target.shape)} of {target.dtype} for logits {tuple(logits.shape)}."
-    )

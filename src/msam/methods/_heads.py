@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from msam.methods._base import Run, per_sample_loss
+from msam.methods._base import Run
 from msam.models.multimodal import of_rows
+from msam.tasks import per_sample_loss
 from msam.types import Batch, Output
 
 

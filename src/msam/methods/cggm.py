@@ -11,11 +11,12 @@ from torch.nn import functional
 
 from msam.checks import Range, Search
 from msam.methods._about import About
-from msam.methods._base import Method, Run, per_sample_loss
+from msam.methods._base import Method, Run
 from msam.methods._gradients import parameters, scale
 from msam.methods._heads import where_there
 from msam.methods._scores import accuracy, compared
 from msam.models import MultimodalModel
+from msam.tasks import per_sample_loss
 from msam.types import Batch, Output
 
 Heard = dict[nn.Module, list[Tensor]]

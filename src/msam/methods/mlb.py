@@ -8,12 +8,13 @@ from torch import Tensor
 
 from msam.checks import Range, Search
 from msam.methods._about import About
-from msam.methods._base import Method, Run, per_sample_loss
+from msam.methods._base import Method, Run
 from msam.methods._gradients import parameters, scale
 from msam.methods._heads import head_losses
 from msam.methods._scores import compared, modality_logits, target_probability
 from msam.methods._window import within
 from msam.models import MultimodalModel
+from msam.tasks import per_sample_loss
 from msam.types import Batch, Output
 
 

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from msam.checks import Range, Search
 from msam.methods._about import About
-from msam.methods._base import Method, Run, Stage, per_sample_loss
+from msam.methods._base import Method, Run, Stage
 from msam.methods._gradients import parameters, scale
 from msam.methods._heads import head_losses
 from msam.models import MultimodalModel
+from msam.tasks import per_sample_loss
 from msam.types import Batch, Output
 
 

@@ -11,12 +11,13 @@ from torch.nn import functional
 from msam import shapley
 from msam.checks import Range, Search
 from msam.methods._about import About
-from msam.methods._base import Method, Passes, Run, per_sample_loss
+from msam.methods._base import Method, Passes, Run
 from msam.methods._scores import compared
 from msam.methods._window import within
 from msam.models import MultimodalModel
 from msam.models.fusion import pooled
 from msam.models.multimodal import of_rows
+from msam.tasks import per_sample_loss
 from msam.types import Batch, Output
 
 SMALLEST = 1e-12

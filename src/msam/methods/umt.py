@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from msam.checks import Range, Search
 from msam.methods._about import About
-from msam.methods._base import Method, Passes, Run, Stage, per_sample_loss
+from msam.methods._base import Method, Passes, Run, Stage
 from msam.methods._heads import head_losses, where_there
 from msam.models import MultimodalModel
 from msam.models.fusion import pooled
+from msam.tasks import per_sample_loss
 from msam.types import Batch, Output
 
 

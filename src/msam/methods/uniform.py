@@ -7,9 +7,10 @@ from torch import Tensor
 
 from msam.checks import Range, Search
 from msam.methods._about import About
-from msam.methods._base import Method, Run, per_sample_loss
+from msam.methods._base import Method, Run
 from msam.methods._heads import head_losses
 from msam.models import MultimodalModel
+from msam.tasks import per_sample_loss
 from msam.types import Batch, Output
 
 

@@ -4,9 +4,9 @@ import math
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from msam import checks
+from msam import checks, tasks
 from msam.shapley._values import shapley_values
 
 Value = Literal["probability", "accuracy", "response", "likelihood", "logit"]
@@ -18,6 +18,7 @@ def contributions(
     target: Tensor,
     value: Value = "probability",
     reduction: Literal["batch", "none"] = "batch",
+    task: tasks.Name | None = None,
 ) -> Tensor:
     """Return each modality's share of the result: `>= 0`, sums to 1.
 
@@ -30,34 +31,45 @@ def contributions(
         logit        mean_b Phi_m[y]
 
     Negative worths are set to 0, then all are divided by their sum (Eq. 20 of the paper, which leaves the
-    scalarisation open). When nothing positive is left, the shares are uniform: never NaN. A multi-label target `(N, K)` of
-    0 and 1 reads `p[y]` as the probability of the label that holds, averaged over labels.
+    scalarisation open). When nothing positive is left, the shares are uniform: never NaN.
+
+    The same words serve other tasks (`msam.tasks`), with means over labels or numbers `k` inside:
+
+                     multi-label (y 0 or 1, s = 2 y - 1)      regression (y floats, standardised)
+        p(z)[y]      sigmoid(s z)                             exp(-(z - y)**2 / 2)
+        argmax z = y [z > 0] = y                              y**2 - (z - y)**2
+        z[y]         s z                                      y z
 
     Arguments:
         logits: `(2**M - 1, N, C)`, from `coalition_logits`.
-        target: `(N,)` integer classes, or `(N, K)` integer or bool labels.
+        target: `(N,)` integer classes, `(N, C)` integer or bool labels, or `(N, C)` floats; `(N,)` where C = 1.
         value: which worth.
         reduction: "batch" for one share per modality, "none" for one per modality and sample.
+        task: "single-label", "multi-label" or "regression"; None: as the type of `target` says, see `msam.tasks.of`.
 
     Returns:
         `(M,)`, or `(M, N)` for `reduction="none"`.
 
     Raises:
-        ValueError: for an unknown value or reduction, shapes that do not fit, or a floating (regression) target.
+        ValueError: for an unknown value, reduction or task, or shapes that do not fit.
 
     >>> logits = torch.tensor([[[4.0, 0.0]], [[0.0, 0.0]], [[4.0, 0.0]]])  # the second modality knows nothing
     >>> contributions(logits, torch.tensor([0]), value="logit")
     tensor([1., 0.])
     """
-    return normalised(worth(logits, target, value, reduction))
+    return normalised(worth(logits, target, value, reduction, task))
 
 
 def worth(
-    logits: Tensor, target: Tensor, value: Value = "probability", reduction: Literal["batch", "none"] = "batch"
+    logits: Tensor,
+    target: Tensor,
+    value: Value = "probability",
+    reduction: Literal["batch", "none"] = "batch",
+    task: tasks.Name | None = None,
 ) -> Tensor:
     """Return what every modality is worth, of any sign; see `contributions`, which are shares of it."""
     checks.one_of("reduction", reduction, ("batch", "none"))
-    return _reduced(_rated(logits, target, value), value, reduction)
+    return _reduced(_rated(logits, target, value, task), value, reduction)
 
 
 def of_batch_and_samples(logits: Tensor, target: Tensor, value: Value = "probability") -> tuple[Tensor, Tensor]:
@@ -66,14 +78,17 @@ def of_batch_and_samples(logits: Tensor, target: Tensor, value: Value = "probabi
     return normalised(_reduced(rated, value, "batch")), normalised(_reduced(rated, value, "none"))
 
 
-def _rated(logits: Tensor, target: Tensor, value: Value) -> Tensor:
+def _rated(logits: Tensor, target: Tensor, value: Value, task: tasks.Name | None = None) -> Tensor:
     """Return how good the logits of every sample are: of coalitions, or of modalities where it is those that are rated."""
     checks.one_of("value", value, VALUES)
-    _fits(logits, target)
+    if logits.dim() != 3:
+        raise ValueError(f"`logits` must be (2**M - 1, N, C), received {tuple(logits.shape)}.")
+    kind = tasks.load(task) if task else tasks.of(target, logits.shape[2])
+    target = kind.fitting(target, *logits.shape[1:])
     logits = logits.detach().float() if logits.dtype in (torch.float16, torch.bfloat16) else logits.detach()
     if value in ("probability", "accuracy"):
-        return (_probability if value == "probability" else _hit)(logits, target)
-    rate = {"response": _probability, "likelihood": _log_probability, "logit": _target_logit}[value]
+        return (kind.probability if value == "probability" else kind.hit)(logits, target)
+    rate = {"response": kind.probability, "likelihood": kind.log_probability, "logit": kind.logit}[value]
     return rate(shapley_values(logits), target)
 
 
@@ -104,54 +119,3 @@ def normalised(worth: Tensor) -> Tensor:
     scaled = worth / worth.amax(0, keepdim=True)  # divided by the largest first, so that the sum cannot overflow
     scaled = torch.nan_to_num(scaled, nan=1.0)  # 0 / 0 where nothing is left
     return scaled / scaled.sum(0, keepdim=True)
-
-
-def _probability(logits: Tensor, target: Tensor) -> Tensor:
-    if target.dim() == 2:
-        return torch.sigmoid(_signed(logits, target)).mean(-1)
-    return _at(_by_class(logits).softmax(-2), target)
-
-
-def _log_probability(logits: Tensor, target: Tensor) -> Tensor:
-    if target.dim() == 2:
-        return nn.functional.logsigmoid(_signed(logits, target)).mean(-1)
-    return _at(_by_class(logits).log_softmax(-2), target)
-
-
-def _signed(logits: Tensor, target: Tensor) -> Tensor:
-    return torch.where(target.bool(), logits, -logits)
-
-
-def _target_logit(logits: Tensor, target: Tensor) -> Tensor:
-    if target.dim() == 2:
-        return _signed(logits, target).mean(-1)
-    return logits.gather(-1, target.long().expand(len(logits), -1).unsqueeze(-1)).squeeze(-1)
-
-
-def _by_class(logits: Tensor) -> Tensor:
-    """Return `(K, C, N)` of `(K, N, C)`: along the samples a softmax is vectorised, ten times faster for ten classes."""
-    return logits.mT.contiguous()
-
-
-def _at(by_class: Tensor, target: Tensor) -> Tensor:
-    return by_class.gather(-2, target.long().expand(len(by_class), 1, -1)).squeeze(-2)
-
-
-def _hit(logits: Tensor, target: Tensor) -> Tensor:
-    if target.dim() == 2:
-        return ((logits > 0) == target.bool()).to(logits.dtype).mean(-1)
-    return (logits.argmax(-1) == target).to(logits.dtype)
-
-
-def _fits(logits: Tensor, target: Tensor) -> None:
-    if target.is_floating_point():
-        raise ValueError(
-            f"`target` must hold integer classes (N,) or integer labels (N, K), received {target.dtype}. For a "
-            "regression give `shapley_values` a value of your own per coalition and pass the result to `normalised`."
-        )
-    expected = tuple(logits.shape[1:2]) if target.dim() == 1 else tuple(logits.shape[1:])
-    if logits.dim() != 3 or tuple(target.shape) != expected:
-        raise ValueError(
-            "`logits` must be (2**M - 1, N, C) and `target` (N,) or (N, C), "
-            f"received {tuple(logits.shape)} and {tuple(target.shape)}."
-        )

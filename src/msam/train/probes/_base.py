@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from msam import shapley
-from msam.methods import per_sample_loss
 from msam.models import MultimodalModel
 from msam.models.multimodal import of_rows
+from msam.tasks import per_sample_loss
 from msam.types import Batch
 
 Name = str | None
