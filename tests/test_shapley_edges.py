@@ -261,7 +261,7 @@ class TestContributions:
         ids=str,
     )
     def test_shapes_that_do_not_fit_are_refused(self, logits, target):
-        with pytest.raises(ValueError, match="`(logits|target)` must be"):
+        with pytest.raises(ValueError, match=r"`(logits|target)` must be"):
             shapley.contributions(torch.zeros(logits), torch.zeros(target, dtype=torch.long))
 
     def test_rows_that_are_no_game_are_refused(self):

@@ -53,17 +53,27 @@ def without_auxiliary(found: Record) -> Record:
     return replace(found, epochs=epochs, steps=[line for line in found.steps if line["epoch"] in kept])
 
 
+def score(metrics: Mapping[str, Any]) -> float:
+    """Return the measure that decides: the accuracy, or of a regression R²; NaN where it is not finite.
+
+    >>> score({"r2": 0.5, "nll": 0.1})
+    0.5
+    """
+    value = metrics.get("accuracy", metrics.get("r2"))
+    return math.nan if value is None else float(value)
+
+
 def _best(valid: Sequence[Mapping[str, Any]]) -> int:
-    accuracies = [_finite(metrics["accuracy"]) for metrics in valid]
-    return accuracies.index(max(accuracies))
+    scores = [_finite(score(metrics)) for metrics in valid]
+    return scores.index(max(scores))
 
 
 def _last(valid: Sequence[Mapping[str, Any]]) -> int:
     return len(valid) - 1
 
 
-def _finite(accuracy: float | None) -> float:
-    return accuracy if accuracy is not None and math.isfinite(accuracy) else -math.inf
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else -math.inf
 
 
 _SELECTIONS = {

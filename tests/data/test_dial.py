@@ -451,3 +451,49 @@ def test_a_posterior_needs_modalities_of_its_world():
         posterior(made, {"modality_2": x})
     with pytest.raises(ValueError, match=r"Modality 'modality_0' must have shape \(n, 64\), received \(3, 63\)\."):
         posterior(made, {"modality_0": x[:, 1:]})
+
+
+# Other tasks
+
+
+def test_labels_are_the_binary_digits_of_the_class_and_inputs_are_the_same():
+    plain, labels = data.load("dial")(**SMALL), data.load("dial")(**SMALL, task="multi-label")
+    assert labels.task == "multi-label"
+    assert labels.num_classes == 4
+    powers = torch.tensor([1, 2, 4, 8])
+    for mine, other in ((labels.train, plain.train), (labels.test, plain.test)):
+        assert mine.target.dtype == torch.bool
+        assert torch.equal((mine.target * powers).sum(1), other.target)
+        for name in plain.modalities:
+            assert torch.equal(mine.inputs[name], other.inputs[name])
+
+
+def test_numbers_are_the_classes_standardised():
+    plain, numbers = data.load("dial")(**SMALL), data.load("dial")(**SMALL, task="regression")
+    assert numbers.num_classes == 1
+    slope = float(numbers.train.target[plain.train.target == 9][0] - numbers.train.target[plain.train.target == 8][0])
+    torch.testing.assert_close(numbers.train.target, slope * (plain.train.target - 4.5))
+    levels = torch.stack([numbers.train.target[plain.train.target == c][0] for c in range(10)])
+    assert float(levels.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(levels.std(correction=0)) == pytest.approx(1, abs=1e-6)
+
+
+def test_best_answers_to_labels_and_numbers_are_those_of_the_posterior():
+    made = world()
+    inputs, classes = _mixture.draw(made, 4000, _mixture.streams(0, "bayes", 2))
+    for keep, key in ((inputs, "all"), ({"modality_1": inputs["modality_1"]}, "modality_1")):
+        known = posterior(made, keep)
+        labels = data.load("dial")(**{**SMALL, "bayes_samples": 4000}, task="multi-label").facts
+        there = sum(known[:, c, None] * np.array([c >> k & 1 for k in range(4)]) for c in range(10))
+        right = (there > 0.5) == np.array([[c >> k & 1 for k in range(4)] for c in classes])
+        assert labels[f"bayes/{key}"] == pytest.approx(right.mean(), abs=1e-9)
+        numbers = data.load("dial")(**{**SMALL, "bayes_samples": 4000}, task="regression").facts
+        levels = (np.arange(10) - 4.5) / np.sqrt(8.25)
+        error = (known @ levels - levels[classes]) ** 2
+        assert numbers[f"bayes/{key}"] == pytest.approx(1 - error.mean(), abs=1e-5)
+        assert numbers[f"bayes_se/{key}"] == pytest.approx(error.std() / np.sqrt(4000), abs=1e-5)
+
+
+def test_an_unknown_task_is_refused():
+    with pytest.raises(ValueError, match="Did you mean 'regression'"):
+        data.load("dial")(task="regresion")

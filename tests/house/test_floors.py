@@ -37,7 +37,6 @@ FRONT_DOOR = 2
 SIBLINGS: dict[str, set[str]] = {
     "_registry": {"checks"},
     "record": {"_files"},
-    "selection": {"tasks"},
     "shapley": {"tasks"},
     "sharpness": {"shapley"},
     "recipes": {"bench"},

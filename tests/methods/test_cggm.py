@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from msam import sharpness
-from msam.methods import cggm
+from msam.methods import cggm, per_sample_loss
 from msam.methods.cggm import CGGM, balance, direction_loss, layer_gradient
 from msam.methods.joint import Joint
 from msam.record import without_volatile
@@ -187,13 +187,15 @@ def test_the_direction_loss_is_never_negative_and_zero_where_all_point_as_they_s
     close(direction_loss(b, similarity), torch.tensor(by_hand, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("target", [torch.tensor([0, 3, 3]), torch.arange(3 * CLASSES).view(3, -1) % 2 == 0])
 @pytest.mark.parametrize("calls", [1, 3])
-def test_the_gradient_of_a_linear_layer_is_autograds_and_so_is_its_graph(calls):
+def test_the_gradient_of_a_linear_layer_is_autograds_and_so_is_its_graph(calls, target):
     torch.manual_seed(0)
-    layer, target = nn.Linear(4, CLASSES).double(), torch.tensor([0, 3, 3])
+    layer = nn.Linear(4, CLASSES).double()
     inputs = [torch.randn(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(calls)]
     logits = sum(layer(x) for x in inputs)
-    expected = torch.autograd.grad(cross_entropy(logits, target), layer.weight, create_graph=True)[0]
+    loss = per_sample_loss(logits, target).mean()
+    expected = torch.autograd.grad(loss, layer.weight, create_graph=True)[0]
     found = layer_gradient(logits, target, inputs)
     close(found, expected)
     slopes = [torch.autograd.grad((g**3).sum(), [*inputs, layer.weight], retain_graph=True) for g in (found, expected)]
@@ -479,10 +481,10 @@ def test_what_the_code_remembers_of_the_batch_before_survives_a_stop(step, tmp_p
         assert without_volatile(mine) == without_volatile(other)
 
 
-def test_targets_without_classes_are_refused():
+def test_the_targets_of_a_regression_are_refused():
     run, x = built(CGGM()), batch()
-    with pytest.raises(ValueError, match=r"integer classes \(N,\), received a target \(8, 5\)"):
-        CGGM().gradients(run, x._replace(target=torch.ones(8, CLASSES, dtype=torch.long)))
+    with pytest.raises(ValueError, match=r"labels \(N, K\), received a target \(8, 5\)"):
+        CGGM().gradients(run, x._replace(target=torch.ones(8, CLASSES)))
 
 
 def test_an_unknown_variant_is_refused_with_the_nearest():

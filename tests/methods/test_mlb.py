@@ -255,9 +255,9 @@ def test_a_single_modality_is_refused():
         MLB().build(model(names=NAMES[:1]), CLASSES)
 
 
-def test_targets_without_classes_are_refused():
+def test_the_targets_of_a_regression_are_refused():
     x = batch()._replace(target=torch.rand(8, CLASSES, dtype=torch.float64))
-    with pytest.raises(ValueError, match=r"integer classes \(N,\), received a target \(8, 5\)"):
+    with pytest.raises(ValueError, match=r"labels \(N, K\), received a target \(8, 5\)"):
         MLB().gradients(built(MLB()), x)
 
 

@@ -10,7 +10,8 @@ from msam import MultimodalModel, SumFusion, shapley
 from msam.data import TensorSplit
 from msam.models import build
 from msam.train import evaluate
-from msam.train.metrics import EVALUATION_BATCH, accuracy, imbalance, macro_f1
+from msam.train._measures import accuracy, macro_f1
+from msam.train.metrics import EVALUATION_BATCH, imbalance
 from msam.types import Batch
 
 
@@ -183,10 +184,10 @@ def test_what_is_not_present_counts_as_absent():
     exactly(found["accuracy"], evaluate(net, split)["modalities"]["m0"]["zeroed"])
 
 
-@pytest.mark.parametrize("target", [torch.zeros(20), torch.zeros(20, 4, dtype=torch.long)])
-def test_targets_that_are_no_classes_are_refused(target):
+@pytest.mark.parametrize("target", [torch.zeros(20), torch.zeros(20, 3, dtype=torch.long), torch.zeros(20, 3)])
+def test_targets_that_do_not_fit_the_logits_are_refused(target):
     net, split = learned("late", 20)
-    with pytest.raises(ValueError, match=r"need integer classes \(N,\) as targets, found \(20"):
+    with pytest.raises(ValueError, match=r"`target` must be .* received \(20.* for logits \(20, 4\)"):
         evaluate(net, TensorSplit(split.inputs, target))
 
 

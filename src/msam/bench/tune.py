@@ -138,11 +138,14 @@ def _trial(values: Mapping[str, Any], records: Sequence[Record]) -> Trial:
 
 
 def _best_epoch(record: Record) -> tuple[float, float | None]:
-    """Return validation accuracy and NLL of the selected epoch; of a run that diverged, 0 and None."""
+    """Return validation accuracy and NLL of the selected epoch; of a run that diverged, 0 and None.
+
+    Of a regression it is R², and 0 where it is below: no better than the mean.
+    """
     assert record.end is not None
     valid = [epoch["valid"] for epoch in selection.without_auxiliary(record).epochs]
     if record.end["status"] != "finished" or not valid:
         return 0.0, None
     metrics = valid[selection.load("best_validation").choose(valid)]
-    accuracy, nll = metrics["accuracy"], metrics["nll"]
-    return accuracy if math.isfinite(accuracy) else 0.0, nll if math.isfinite(nll) else None
+    accuracy, nll = selection.score(metrics), metrics["nll"]
+    return max(accuracy, 0.0) if math.isfinite(accuracy) else 0.0, nll if math.isfinite(nll) else None

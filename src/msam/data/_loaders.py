@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from msam import tasks
 from msam.types import Batch
 
 AHEAD = 2
@@ -58,12 +59,13 @@ class Dataset:
         train: what is trained on.
         valid: held out of train; every choice is made on it.
         test: read by the report alone.
-        num_classes: number of classes.
+        num_classes: number of classes, of labels, or of the numbers of a regression: the model's outputs.
         shapes: modality -> shape of one sample's input; its order is the order of modalities.
         encoders: modality -> name of the encoder in `msam.models.encoders` that suits it.
         fingerprint: sha256 of the content, which goes into every run's record.
-        classes: names of the classes, or empty.
+        classes: names of the classes or labels, or empty.
         facts: what else is known, e.g. exact Bayes accuracies.
+        task: what targets are: "single-label" classes `(N,)`, "multi-label" `(N, K)` of 0 and 1, or a "regression", floats.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Dataset:
     fingerprint: str
     classes: tuple[str, ...] = ()
     facts: Mapping[str, float] = field(default_factory=dict)
+    task: tasks.Name = "single-label"
 
     @property
     def modalities(self) -> tuple[str, ...]:

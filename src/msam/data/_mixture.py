@@ -1,10 +1,10 @@
 """Rotated Gaussian mixtures with one class in common: draw from them, and know their posterior exactly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import gcd
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import Generator, SeedSequence
@@ -78,16 +78,43 @@ def bayes_accuracies(world: World, samples: int) -> dict[tuple[str, ...], float]
 
     The standard error of each is `sqrt(A (1 - A) / samples)`.
     """
+    return {group: rated.mean for group, rated in bayes_ratings(world, samples, right).items()}
+
+
+class Rated(NamedTuple):
+    """The mean rating of draws, and its standard error."""
+
+    mean: float
+    error: float
+
+
+def bayes_ratings(
+    world: World, samples: int, rate: Callable[[Array, NDArray[np.int64]], Array]
+) -> dict[tuple[str, ...], Rated]:
+    """Return, for every coalition of modalities, how its posterior is rated on `samples` fresh draws.
+
+    Arguments:
+        world: where they come from.
+        samples: how many.
+        rate: from log-posteriors `(n, C)` and classes `(n,)` to ratings `(n,)`.
+    """
     rngs = streams(world.seed, "bayes", len(world.modalities))
     members = [tuple(world.modalities[m] for m in group) for group in coalitions(len(world.modalities))]
-    right = dict.fromkeys(members, 0)
+    found: dict[tuple[str, ...], list[Array]] = {group: [] for group in members}
     for start in range(0, samples, CHUNK):
         inputs, target = draw(world, min(CHUNK, samples - start), rngs)
         evidence, cues = _evidence(world, inputs)
         for group in members:
-            guess = _log_posterior(world, {name: evidence[name] for name in group}, cues).argmax(1)
-            right[group] += int((guess == target).sum())
-    return {group: count / samples for group, count in right.items()}
+            known = _log_posterior(world, {name: evidence[name] for name in group}, cues)
+            found[group].append(rate(known, target))
+    ratings = {group: np.concatenate(parts) for group, parts in found.items()}
+    return {group: Rated(float(r.mean()), float(r.std() / np.sqrt(samples))) for group, r in ratings.items()}
+
+
+def right(log_posterior: Array, classes: NDArray[np.int64]) -> Array:
+    """Return 1 where the most probable class is the right one, else 0, `(n,)`."""
+    found: Array = (log_posterior.argmax(1) == classes).astype(np.float64)
+    return found
 
 
 def draw(world: World, size: int, rngs: Sequence[Generator]) -> tuple[dict[str, Array], NDArray[np.int64]]:

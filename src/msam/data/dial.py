@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 import torch
 
-from msam import checks
+from msam import checks, tasks
 from msam.checks import Range
 from msam.data import _mixture
+from msam.data._answers import ANSWERS, Answers
 from msam.data._loaders import Dataset, TensorSplit, fingerprint
-from msam.data._mixture import World, bayes_accuracies, posterior
+from msam.data._mixture import World, bayes_accuracies, bayes_ratings, posterior
 
 __all__ = ["World", "bayes_accuracies", "dial", "posterior", "world"]
 
@@ -41,6 +42,7 @@ def dial(
     valid_size: Size = 600,
     test_size: Size = 1500,
     bayes_samples: Size = 20000,
+    task: tasks.Name = "single-label",
 ) -> Dataset:
     """Return samples of a fresh world: Gaussian mixtures, one per modality, that share nothing but the class.
 
@@ -54,9 +56,14 @@ def dial(
     only all cues together tell whether the class is even or odd.
 
     Facts: "bayes/modality_0", ..., "bayes/all", and for more than two modalities "bayes/modality_0+modality_1", ...,
-    the accuracies of the exact posterior on fresh draws; "bayes_se/..." are their standard errors, at most
-    `0.5 / sqrt(bayes_samples)`. "dealt/modality_m" is the place of its signal and modes among those given: m, unless they
-    were shuffled.
+    the accuracies (of labels; R² of a regression) of the exact posterior on fresh draws; "bayes_se/..." are their standard
+    errors, for accuracies at most `0.5 / sqrt(bayes_samples)`. "dealt/modality_m" is the place of its signal and
+    modes among those given: m, unless they were shuffled.
+
+    The targets of the other tasks are made of the same classes, so that inputs are the same and answers as exactly known:
+
+        multi-label   the binary digits of y, lowest first: ceil(log2 C) labels
+        regression    y standardised, (y - (C - 1) / 2) / sqrt((C**2 - 1) / 12)
 
     Each split and each modality has a random stream of its own, and with one seed a knob moves what it names alone:
     `synergy` the cues, `nuisance` the rest, `signal` the length of prototypes, a size its split.
@@ -77,6 +84,7 @@ def dial(
         valid_size: number of validation samples.
         test_size: number of test samples.
         bayes_samples: draws that Bayes accuracies are estimated with.
+        task: what targets are, "single-label", "multi-label" or "regression".
 
     Raises:
         ValueError: for a knob out of its range, a number too few or too many in `signal` or `modes`, or no room for
@@ -102,19 +110,21 @@ def dial(
         informative=informative,
         dimension=dimension,
     )
-    train = _split(made, "train", train_size)
-    valid = _split(made, "valid", valid_size)
-    test = _split(made, "test", test_size)
+    answers = ANSWERS[checks.one_of("task", task, ANSWERS)]
+    train = _split(made, "train", train_size, answers)
+    valid = _split(made, "valid", valid_size, answers)
+    test = _split(made, "test", test_size, answers)
     return Dataset(
         "dial",
         train,
         valid,
         test,
-        num_classes=classes,
+        num_classes=answers.outputs(classes),
         shapes=dict.fromkeys(made.modalities, (dimension,)),
         encoders=dict.fromkeys(made.modalities, "mlp"),
         fingerprint=fingerprint(train, valid, test),
-        facts=_facts(made, bayes_samples),
+        facts=_facts(made, bayes_samples, answers),
+        task=task,
     )
 
 
@@ -160,17 +170,18 @@ def world(
     return World(seed, tuple(prototypes), tuple(rotations), synergy, nuisance, dealt)
 
 
-def _split(made: World, name: str, size: int) -> TensorSplit:
-    inputs, target = _mixture.draw(made, size, _mixture.streams(made.seed, name, len(made.modalities)))
-    return TensorSplit({key: torch.from_numpy(x).float() for key, x in inputs.items()}, torch.from_numpy(target))
+def _split(made: World, name: str, size: int, answers: Answers) -> TensorSplit:
+    inputs, classes = _mixture.draw(made, size, _mixture.streams(made.seed, name, len(made.modalities)))
+    target = torch.from_numpy(answers.target(classes, made.classes))
+    return TensorSplit({key: torch.from_numpy(x).float() for key, x in inputs.items()}, target)
 
 
-def _facts(made: World, samples: int) -> dict[str, float]:
-    accuracies = bayes_accuracies(made, samples)
-    named = {"all" if group == made.modalities else "+".join(group): value for group, value in accuracies.items()}
+def _facts(made: World, samples: int, answers: Answers) -> dict[str, float]:
+    found = bayes_ratings(made, samples, answers.rated)
+    named = {"all" if group == made.modalities else "+".join(group): rated for group, rated in found.items()}
     return {
-        **{f"bayes/{name}": value for name, value in named.items()},
-        **{f"bayes_se/{name}": (value * (1 - value) / samples) ** 0.5 for name, value in named.items()},
+        **{f"bayes/{name}": rated.mean for name, rated in named.items()},
+        **{f"bayes_se/{name}": rated.error for name, rated in named.items()},
         **{f"dealt/{name}": float(place) for name, place in zip(made.modalities, made.dealt, strict=True)},
     }
 

@@ -9,9 +9,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from msam import shapley
+from msam import shapley, tasks
 from msam.models import MultimodalModel
 from msam.models.multimodal import of_rows
 from msam.types import Output
@@ -61,14 +60,16 @@ def target_probability(
 ) -> Tensor:
     """Return `P_m = mean_b softmax(o_m,b)[y_b]`, `(M,)` in [0, 1]: the score of OGM-GE and MLB.
 
+    Here and below, labels `(N, K)` are rated one by one, with a sigmoid, and the mean over them is taken (`msam.tasks`).
+
     >>> target_probability([torch.zeros(2, 4), torch.tensor([[9.0, 0, 0, 0], [0, 9, 0, 0]])], torch.tensor([0, 1]))
     tensor([0.2500, 0.9996])
 
     Raises:
-        ValueError: here and below, if `target` does not hold integer classes `(N,)`.
+        ValueError: here and below, for the floats of a regression.
     """
-    _classes(target)
-    return _means([z.softmax(-1).gather(1, target[:, None]).squeeze(1) for z in _listed(logits)], present)
+    task = _of_labels(target)
+    return _means([task.probability(z, target) for z in _listed(logits)], present)
 
 
 def cross_entropy(
@@ -79,9 +80,9 @@ def cross_entropy(
     >>> cross_entropy([torch.zeros(2, 4)], torch.tensor([0, 1]))
     tensor([1.3863])
     """
-    _classes(target)
+    task = _of_labels(target)
     floor = torch.tensor(SMALLEST).log().neg().item()
-    losses = [functional.cross_entropy(z, target, reduction="none") for z in _listed(logits)]
+    losses = [task.loss(z, target) for z in _listed(logits)]
     return _means([loss.clamp_max(floor) for loss in losses], present)
 
 
@@ -91,8 +92,8 @@ def accuracy(logits: Mapping[str, Tensor] | Sequence[Tensor], target: Tensor, pr
     >>> accuracy([torch.tensor([[1.0, 0.0], [0.0, 1.0]])], torch.tensor([0, 0]))
     tensor([0.5000])
     """
-    _classes(target)
-    return _means([(z.argmax(-1) == target).to(z.dtype) for z in _listed(logits)], present)
+    task = _of_labels(target)
+    return _means([task.hit(z, target) for z in _listed(logits)], present)
 
 
 def _means(values: Sequence[Tensor], present: Tensor | None) -> Tensor:
@@ -113,9 +114,10 @@ def _listed(logits: Mapping[str, Tensor] | Sequence[Tensor]) -> list[Tensor]:
     return list(logits.values()) if isinstance(logits, Mapping) else list(logits)
 
 
-def _classes(target: Tensor) -> None:
-    if target.dim() != 1 or target.is_floating_point():
+def _of_labels(target: Tensor) -> tasks.Task:
+    if target.is_floating_point():
         raise ValueError(
-            "How well a modality does is told from integer classes (N,), received a target "
+            "How well a modality does is told from integer classes (N,) or from labels (N, K), received a target "
             f"{tuple(target.shape)} of {target.dtype}. Use a method that needs no scores: joint or uniform, for instance."
         )
+    return tasks.load("single-label" if target.dim() == 1 else "multi-label")

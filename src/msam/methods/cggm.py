@@ -49,20 +49,24 @@ def direction_loss(balance: Tensor, similarity: Tensor) -> Tensor:
 
 
 def layer_gradient(logits: Tensor, target: Tensor, inputs: list[Tensor]) -> Tensor:
-    """Return the gradient `(C, d)` of the mean cross-entropy in the weight of the linear layer that gives the logits.
+    """Return the gradient `(C, d)` of the mean loss in the weight of the linear layer that gives the logits.
 
-    It is `(softmax(z) - onehot(y))^T x / N`, and carries the graph of logits and inputs.
+    It is `(softmax(z) - onehot(y))^T x / N`, of labels `(sigmoid(z) - y)^T x / (N C)`, and carries the graph of logits and
+    inputs.
 
     Arguments:
         logits: `(N, C)`.
-        target: `(N,)` classes.
+        target: `(N,)` classes, or `(N, C)` labels.
         inputs: what the layer was given, `(N, d)`, once for every time that it was called for these logits.
 
     >>> layer_gradient(torch.zeros(1, 2), torch.tensor([0]), [torch.tensor([[3.0, 1.0]])])
     tensor([[-1.5000, -0.5000],
             [ 1.5000,  0.5000]])
     """
-    residual = logits.softmax(-1) - functional.one_hot(target.long(), logits.shape[-1])
+    if target.dim() == 1:
+        residual = logits.softmax(-1) - functional.one_hot(target.long(), logits.shape[-1])
+    else:
+        residual = (logits.sigmoid() - target.to(logits.dtype)) / logits.shape[-1]
     return residual.T @ torch.stack(inputs).sum(0).to(residual.dtype) / len(residual)
 
 

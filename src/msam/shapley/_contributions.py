@@ -36,7 +36,7 @@ def contributions(
     The same words serve other tasks (`msam.tasks`), with means over labels or numbers `k` inside:
 
                      multi-label (y 0 or 1, s = 2 y - 1)      regression (y floats, standardised)
-        p(z)[y]      sigmoid(s z)                             exp(-(z - y)**2 / 2)
+        p(z)[y]      sigmoid(s z)                             exp(-(z - y)**2 / 2) - exp(-y**2 / 2)
         argmax z = y [z > 0] = y                              y**2 - (z - y)**2
         z[y]         s z                                      y z
 

@@ -15,7 +15,7 @@ class Task(ABC):
 
     Attributes:
         name: of the task.
-        measure: the measure that decides, in the results of `msam.train.metrics.evaluate`: higher is better, 1 the best.
+        measure: the measure that decides, in the results of `msam.train.evaluate`: higher is better, 1 the best.
         measured: the same in words.
     """
 
@@ -45,7 +45,7 @@ class Task(ABC):
 
     @abstractmethod
     def probability(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return how probable the target is, in [0, 1]."""
+        """Return how probable the target is; of a regression, above the answer 0."""
 
     @abstractmethod
     def log_probability(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -136,9 +136,9 @@ class Regression(Task):
     """K numbers `y`, answered by `z`. Loss: `mean_k (z_k - y_k)**2`.
 
     The ratings are those of a normal distribution around the answer with the standard deviation 1, so targets should be
-    standardised. With sums over k divided by K: `log_probability = -1/2 sum (z - y)**2`, its constant left out;
-    `probability = sum exp(-1/2 (z_k - y_k)**2)`; `hit = sum y**2 - (z - y)**2`, by how much the answer is nearer than 0
-    is; its mean is the R² of standardised targets. `logit = sum z y`.
+    standardised. With means over k: `log_probability = -(z - y)**2 / 2`, its constant left out; `probability =
+    exp(-(z - y)**2 / 2) - exp(-y**2 / 2)`, above that of the answer 0, so that nothing is worth 0; `hit = y**2 -
+    (z - y)**2`, by how much the answer is nearer than 0 is: over standardised targets its mean is R²; `logit = z y`.
     """
 
     name = "regression"
@@ -165,7 +165,8 @@ class Regression(Task):
         return functional.mse_loss(logits, target.to(logits.dtype), reduction="none").mean(-1)
 
     def probability(self, logits: Tensor, target: Tensor) -> Tensor:
-        return (logits - target).square().mul(-0.5).exp().mean(-1)
+        nothing = target.square().mul(-0.5).exp()
+        return ((logits - target).square().mul(-0.5).exp() - nothing).mean(-1)
 
     def log_probability(self, logits: Tensor, target: Tensor) -> Tensor:
         return (logits - target).square().mean(-1).mul(-0.5)

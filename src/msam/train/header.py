@@ -25,6 +25,7 @@ def header(config: RunConfig, dataset: Dataset, network: MultimodalModel, lanes:
         "run": config.run_name(),
         "config": config.model_dump(),
         "modalities": list(network.modalities),
+        "task": dataset.task,
         "num_classes": dataset.num_classes,
         "classes": list(dataset.classes),
         "data": {

@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msam import shapley
+from msam import shapley, tasks
 from msam.data import Split
 from msam.data._loaders import batches
 from msam.models import MultimodalModel
 from msam.models.multimodal import of_rows
 from msam.shapley._contributions import of_batch_and_samples
+from msam.train._measures import measured, nll, score
 from msam.types import Batch
 
 EVALUATION_BATCH, EVALUATION_BYTES = 512, 2**26
@@ -24,6 +25,7 @@ def evaluate(
     *,
     value: shapley.Value = "probability",
     absent: str = "feature",
+    task: tasks.Name | None = None,
     prepare: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> dict[str, Any]:
     """Measure a model on every sample of a split, in evaluation mode; every module is left in the mode it was in.
@@ -33,41 +35,40 @@ def evaluate(
         split: what to measure on; no sample is left out.
         value: what contributions are shares of.
         absent: what is set to zero for an absent modality, "feature" or "input".
+        task: what the targets are; None: as their type says, see `msam.tasks.told`.
         prepare: makes a batch ready for the model (brings it to its device, say).
 
     Returns:
-        `accuracy`, `macro_f1`, `nll` (nats); `modalities`: name -> accuracy of three named kinds, `head` (its own
-        or split logits, with their NLL `head_nll`; both None where there are none), `shapley` (argmax of its Shapley
-        logits) and `zeroed` (the others absent), its `contribution` over the split and its `dominance`, the share of
-        samples in which its contribution is the largest; the kinds count samples that have the modality (all, where none
-        has it); `imbalance = (M max contribution - 1) / (M - 1)`, 0 = balanced, 1 = one modality has all.
+        `nll` (nats) and the measures of the task: `accuracy`, `macro_f1` of classes; `accuracy` (of labels), `macro_f1`,
+        `exact_match`, `average_precision` of labels; `r2`, `rmse`, `mae` of numbers. `modalities`: name -> accuracy
+        (of a regression R²) of three named kinds, `head` (its own or split logits, with their NLL `head_nll`; both None
+        where there are none), `shapley` (of its Shapley logits) and `zeroed` (the others absent), its `contribution` over
+        the split and its `dominance`, the share of samples in which its contribution is the largest; the kinds count
+        samples that have the modality (all, where none has it); `imbalance = (M max contribution - 1) / (M - 1)`,
+        0 = balanced, 1 = one modality has all.
 
     Raises:
-        ValueError: if the targets are not integer classes, the split is empty, or an input is not finite and neither are
-            the logits.
+        ValueError: if the targets do not fit the task or the logits, the split is empty, or an input is not finite and
+            neither are the logits.
     """
     if not len(split):
         raise ValueError("The split has no samples to measure.")
     coalitions, heads, target, present = _collected(network, split, absent, prepare)
-    if target.is_floating_point() or target.dim() != 1:
-        raise ValueError(
-            f"The measures need integer classes (N,) as targets, found {tuple(target.shape)} of {target.dtype}."
-        )
+    kind = tasks.told(target, coalitions.shape[2], task)
+    target = kind.fitting(kind.canonical(target), *coalitions.shape[1:])
     fused = coalitions[-1]
     names = network.modalities
     phi = shapley.shapley_values(coalitions)
     shares, of_samples = of_batch_and_samples(coalitions, target, value)
     winners = of_samples.argmax(0)
     return {
-        "accuracy": accuracy(fused, target),
-        "macro_f1": macro_f1(fused, target),
-        "nll": nll(fused, target),
+        **measured(kind, fused, target),
         "modalities": {
             name: {
-                "head": accuracy(heads[name][has], target[has]) if heads else None,
-                "head_nll": nll(heads[name][has], target[has]) if heads else None,
-                "shapley": accuracy(phi[m][has], target[has]),
-                "zeroed": accuracy(coalitions[2**m - 1][has], target[has]),
+                "head": score(kind, heads[name][has], target[has]) if heads else None,
+                "head_nll": nll(kind, heads[name][has], target[has]) if heads else None,
+                "shapley": score(kind, phi[m][has], target[has]),
+                "zeroed": score(kind, coalitions[2**m - 1][has], target[has]),
                 "contribution": float(shares[m]),
                 "dominance": float((winners == m).double().mean()),
             }
@@ -75,39 +76,6 @@ def evaluate(
         },
         "imbalance": imbalance(shares),
     }
-
-
-def accuracy(logits: Tensor, target: Tensor) -> float:
-    """Return the fraction of samples whose largest logit is the target's, in [0, 1].
-
-    >>> accuracy(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]))
-    0.5
-    """
-    return float((logits.argmax(-1) == target).double().mean())
-
-
-def nll(logits: Tensor, target: Tensor) -> float:
-    """Return the mean negative log-likelihood of the targets, in nats.
-
-    >>> round(nll(torch.zeros(3, 2), torch.tensor([0, 1, 1])), 4)
-    0.6931
-    """
-    by_class = logits.T.contiguous().unsqueeze(0)  # along the samples its softmax is vectorised, six times faster
-    return float(torch.nn.functional.cross_entropy(by_class, target.unsqueeze(0)))
-
-
-def macro_f1(logits: Tensor, target: Tensor) -> float:
-    """Return the mean over classes of `2 TP / (2 TP + FP + FN)`, in [0, 1].
-
-    A class that is neither in the targets nor predicted has no F1 and is left out of the mean.
-
-    >>> round(macro_f1(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])), 3)
-    0.333
-    """
-    predicted, size = logits.argmax(-1), logits.shape[-1]
-    hits = torch.bincount(target[predicted == target], minlength=size).double()
-    seen = torch.bincount(target, minlength=size) + torch.bincount(predicted, minlength=size)
-    return float((2 * hits / seen)[seen > 0].mean())
 
 
 def imbalance(contributions: Tensor) -> float:

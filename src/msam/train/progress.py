@@ -6,6 +6,8 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from msam import selection
+
 
 class Watcher(Protocol):
     """Whoever wants to see a run go by."""
@@ -24,7 +26,7 @@ class Watcher(Protocol):
 
 
 class Bar:
-    """Shows one run at a time: steps, loss, share of the dominant modality, validation accuracy.
+    """Shows one run at a time: steps, loss, share of the dominant modality, validation accuracy (R² of a regression, in %).
 
     Arguments:
         console: where to draw; a console that is no terminal gets one line per run instead.
@@ -63,9 +65,9 @@ class Bar:
             self._progress.update(self._task, advance=1, shown=self._text())
 
     def measured(self, line: Mapping[str, Any]) -> None:
-        """Show the epoch's validation accuracy."""
+        """Show the epoch's validation accuracy or R²."""
         self._shown["epoch"] = str(line["epoch"])
-        self._shown["valid"] = f"{100 * line['valid']['accuracy']:.1f} %"
+        self._shown["valid"] = f"{100 * selection.score(line['valid']):.1f} %"
 
     def finished(self) -> None:
         """Close the bar and leave one line behind."""

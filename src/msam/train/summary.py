@@ -1,10 +1,28 @@
-"""What an epoch's line tells of its steps, where they have no lines of their own."""
+"""What the record tells of steps: a line for each, or their means in the epoch's line."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from torch import Tensor
+
+
+def step_line(
+    loss: float, shares: list[float], modalities: Sequence[str], last: Mapping[str, Any], notes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what a step's line tells: loss, contributions, who dominates, share and radius, the method's notes.
+
+    >>> step_line(0.5, [0.75, 0.25], ["audio", "image"], {}, {})["dominant"]
+    'audio'
+    """
+    return {
+        "loss": loss,
+        "contributions": [round(share, 6) for share in shares],
+        "dominant": modalities[shares.index(max(shares))],
+        "share": last.get("share"),
+        "radius": last.get("radius"),
+        **({"method": dict(notes)} if notes else {}),
+    }
 
 
 def told(last: Mapping[str, Any], shares: Tensor | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from msam import tasks
 from msam.data import Dataset, Split
 from msam.data._loaders import batches, in_chunks, in_epoch, part_of, shuffled
 from msam.methods import Run, Stage
@@ -21,7 +22,7 @@ from msam.train.passes import Counter, samples
 from msam.train.position import Position
 from msam.train.progress import Watcher
 from msam.train.step import NotFinite, Stepper
-from msam.train.summary import means, told
+from msam.train.summary import means, step_line, told
 from msam.types import Batch
 
 RECORD, CHECKPOINT = "record.jsonl", "checkpoint.pt"
@@ -49,6 +50,7 @@ class Trainer:
     ) -> None:
         self.config, self.folder, self.watcher = config, folder, watcher
         self.dataset = dataset or parts.dataset(config)
+        self.task = tasks.load(self.dataset.task)
         self.engine = Engine(config.accelerator, config.precision, config.threads)
         torch.manual_seed(config.seed)
         self.method = parts.method(config)
@@ -230,18 +232,9 @@ class Trainer:
             self.watcher.stepped(loss, rule.last["share"] if rule else None)
 
     def _write_step(self, loss: float, shares: torch.Tensor) -> None:
-        values, last = shares.tolist(), self.rule.last if self.rule else {}
-        self.writer.write(
-            "step",
-            step=self.at.step,
-            epoch=self.run.epoch,
-            loss=loss,
-            contributions=[round(v, 6) for v in values],
-            dominant=self.network.modalities[values.index(max(values))],
-            share=last.get("share"),
-            radius=last.get("radius"),
-            **({"method": dict(self.run.notes)} if self.run.notes else {}),
-        )
+        last, notes = self.rule.last if self.rule else {}, dict(self.run.notes)
+        told_ = step_line(loss, shares.tolist(), self.network.modalities, last, notes)
+        self.writer.write("step", step=self.at.step, epoch=self.run.epoch, **told_)
 
     def refuse(self, batch: Batch, what: str) -> NoReturn:
         """Say why the loss is not finite.
@@ -279,7 +272,12 @@ class Trainer:
 
     def _measures(self, name: str, split: Split) -> dict[str, Any]:
         measured = evaluate(
-            self.network, split, value=self.config.contributions, absent=self.config.absent, prepare=self.prepared
+            self.network,
+            split,
+            value=self.config.contributions,
+            absent=self.config.absent,
+            task=self.task.name,
+            prepare=self.prepared,
         )
         if not math.isfinite(measured["nll"]):
             self._diverged(f"The NLL of the {name} split is {measured['nll']}")
@@ -291,7 +289,8 @@ class Trainer:
             self.writer.write("probe", epoch=self.at.epoch, step=self.at.step, **found)
 
     def prepared(self, batch: Batch) -> Batch:
-        """Bring a batch to the device; `present` has one column for each modality of the model, which may have fewer."""
+        """Bring a batch to the device: the target in its task's type, in `present` a column for each of our modalities."""
+        batch = batch._replace(target=self.task.canonical(batch.target))
         if batch.present is not None and self.network.modalities != self.dataset.modalities:
             columns = [self.dataset.modalities.index(name) for name in self.network.modalities]
             batch = batch._replace(present=batch.present[:, columns])
