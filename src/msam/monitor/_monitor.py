@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from msam import checks, shapley
+from msam import checks, shapley, tasks
 from msam._modules import evaluating
 from msam.checks import Range
+from msam.monitor._targets import Told
 from msam.shapley import VALUES, Value
 
 COST = 0.02
@@ -56,6 +57,8 @@ class Monitor:
         value: what a contribution is a share of, see `shapley.contributions`.
         absent: "feature" or "input": what is absent; None: "feature" where the model has a fusion, else "input".
         samples: of each batch, at most, with all their segments, >= 1; None: see above.
+        task: what targets are, "single-label" classes, "multi-label" labels or a "regression", whose numbers should be
+            standardised; None: what the first ones look at tell, see `msam.tasks.told`.
         log: called with `{"contribution/audio": 0.3, ...}` and the step at every look: `fabric.log_dict`, `wandb.log`, a
             `msam.loggers.Scalars`.
 
@@ -83,6 +86,7 @@ class Monitor:
         value: Value = "probability",
         absent: Literal["feature", "input"] | None = None,
         samples: Annotated[int, Range(ge=1)] | None = None,
+        task: tasks.Name | None = None,
         log: Log | None = None,
     ) -> None:
         self.model = model
@@ -92,6 +96,7 @@ class Monitor:
         self.absent = checks.one_of("absent", absent or ("feature" if fused else "input"), ("feature", "input"))
         self.samples = None if samples is None else int(checks.in_range("samples", samples, Range(ge=1)))
         self.log = log
+        self._told = Told(task)
         self.step = 0
         self.history: list[Seen] = []
         self._names: tuple[str, ...] = tuple(getattr(model, "modalities", ()))
@@ -113,18 +118,23 @@ class Monitor:
 
         Arguments:
             inputs: of the step, name -> `(B, ...)`; None where `features` are given.
-            target: `(N,)` class indices; N is B, or a multiple of it where samples have segments.
+            target: `(N,)` classes, `(N, K)` labels, or floats of the shape of the logits (`(N,)` where there is one); N is
+                B, or a multiple of it where samples have segments.
             features: of the step, modality -> `(N, d_m)`, as `Output.features`: saves the pass; all samples are taken.
 
         Raises:
-            ValueError: if there is neither of both, features of a model that has none absent, or a modality is missing.
+            ValueError: if there is neither of both, features of a model that has none absent, a modality is missing, or
+                the targets are not of the task or do not fit the logits.
         """
         self.step += 1
         if (self.step - 1) % self.every:
             return None
-        logits, target = self._coalitions(inputs, target, features)
-        found = shapley.contributions(logits, target, value=self.value)
-        seen = Seen(self.step, tuple(found.tolist()), len(target))
+        logits, looked_at = self._coalitions(inputs, target, features)
+        rows, outputs = logits.shape[1:]
+        self._told.tell(target, outputs)  # by the whole batch: few samples could be of two tasks
+        fitting = self._told.checked(looked_at, rows, outputs)
+        found = shapley.contributions(logits, fitting, value=self.value, task=self._told.task.name)
+        seen = Seen(self.step, tuple(found.tolist()), rows)
         self.history.append(seen)
         if self.log is not None:
             self.log(self.scalars(seen), self.step)
