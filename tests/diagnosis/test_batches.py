@@ -85,16 +85,23 @@ def model():
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        (Y.double(), "must be integer classes \\(N,\\), found \\(6,\\) of torch.float64.*target.long"),
+        (
+            Y.double(),
+            "received \\(6,\\) of torch.float64 for logits \\(6, 3\\). Where they are classes, pass `target.long",
+        ),
+        ((Y > 0).double(), "nothing but 0 and 1. If they are labels, say task='multi-label'"),
         (Y.bool(), "of torch.bool"),
-        (Y[:4], "one class for each row of logits, \\(6,\\), found \\(4,\\)"),
+        (Y[:4], "must be integer classes \\(N,\\), received \\(4,\\) of torch.int64 for logits \\(6, 3\\)"),
         (Y + 1, "must lie in 0 to 2, as the model has 3 logits; found 1 to 3"),
-        (torch.eye(3)[Y].long(), "found \\(6, 3\\)"),
-        ([0, 1, 2], "must be a tensor of integer classes \\(N,\\), found list"),
+        (
+            torch.eye(3)[Y].long()[:, :2],
+            "must be labels \\(N, C\\), received \\(6, 2\\) of torch.bool for logits \\(6, 3\\)",
+        ),
+        ([0, 1, 2], "must be a tensor, found list"),
     ],
-    ids=["floats", "bool", "too few", "out of range", "one hot", "list"],
+    ids=["floats", "ambiguous", "bool", "too few", "out of range", "too few labels", "list"],
 )
-def test_targets_that_are_no_classes_are_refused(model, target, said):
+def test_targets_that_do_not_fit_are_refused(model, target, said):
     with pytest.raises(ValueError, match=said):
         msam.diagnose(model, [({"audio": A, "image": B}, target)], progress=False)
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from msam import shapley
 from msam.diagnosis._batches import samples
 from msam.diagnosis._game import Array, Game
-from msam.diagnosis._task import Classification, sound
+from msam.diagnosis._task import HIT, KINDS, LOG_LIKELIHOOD, sound
 from msam.diagnosis._views import View
 from msam.models.multimodal import of_rows
+from msam.monitor._targets import Told
 from msam.types import Batch
 
 AT_ONCE = 16
@@ -20,6 +21,8 @@ AT_ONCE = 16
 
 Known = Mapping[str, Mapping[str, Callable[[Batch, Mapping[str, Tensor]], Tensor]]]
 """Kind ("probe", "unimodal") -> modality -> from a batch and its features to logits."""
+
+Lists = dict[str, list[Tensor]]
 
 
 @dataclass
@@ -29,22 +32,24 @@ class Collected:
     Attributes:
         values: kind of value -> `(K, N)`, of each coalition.
         columns: `kind/modality` -> `(N,)`.
-        target: `(N,)`.
         present: `(N, M)` bool.
         sample: `(N,)`, which sample each row is of.
         batch: `(N,)`, which batch.
-        classes: C.
+        groups: of each class, or label, which rows have it, `(N,)` bool; none where there are no classes.
+        chance: the measure of the best answer that looks at nothing.
+        off: `(K,)`, what of each coalition's R² is lost since its answers are off on average; 0 in other tasks.
         noise: modality -> how its inputs were disturbed.
         kept: the first batches.
     """
 
     values: dict[str, Array]
     columns: dict[str, Array]
-    target: Array
     present: Array
     sample: Array
     batch: Array
-    classes: int
+    groups: tuple[Array, ...]
+    chance: float
+    off: Array
     noise: dict[str, str] = field(default_factory=dict)
     kept: list[Batch] = field(default_factory=list)
 
@@ -53,7 +58,7 @@ def collect(
     view: View,
     batches: Iterable[Batch],
     game: Game,
-    task: Classification,
+    told: Told,
     *,
     known: Known,
     noise: float,
@@ -66,38 +71,46 @@ def collect(
         view: the model.
         batches: what to ask about.
         game: the coalitions.
-        task: how answers are rated.
+        told: the task, by which answers are rated.
         known: classifiers of features, to be rated beside.
         noise: standard deviations of the disturbance.
         seed: of the disturbance.
         keep: samples whose batches are kept.
+
+    Raises:
+        ValueError: if targets are not of the task, do not fit, or are numbers that do not vary.
     """
-    values: dict[str, list[Tensor]] = {}
-    columns: dict[str, list[Tensor]] = {}
+    values: Lists = {}
+    columns: dict[str, Lists] = {HIT: {}, LOG_LIKELIHOOD: {}}
     target, present, sample, number = [], [], [], []
     generator = torch.Generator().manual_seed(seed)
     kept: list[Batch] = []
     how: dict[str, str] = {}
-    count = classes = 0
+    count = outputs = 0
+    off: Any = 0.0
     with shapley.evaluating(view.model), torch.no_grad():
         for position, batch in enumerate(batches):
             size = samples(batch, view.inputs)
+            answers, phi, above, y = _asked(view, batch, game, told)
+            off = off + above
+            kind, outputs = KINDS[told.task.name], phi.shape[-1]
             if sum(samples(one, view.inputs) for one in kept) < keep:
-                kept.append(batch)
-            answers, phi, classes, y = _asked(view, batch, game, task)
-            for kind, found in answers.items():
-                values.setdefault(kind, []).append(found)
-            mine = {f"shapley/{name}": task.hits(z, y) for name, z in zip(view.modalities, phi, strict=True)}
-            mine |= {f"head/{name}": task.hits(z.cpu(), y) for name, z in view.heads(batch).items()}
+                kept.append(batch._replace(target=y))
+            y = y.cpu()
+            for what, found in answers.items():
+                values.setdefault(what, []).append(found)
+            mine = {f"shapley/{name}": kind.hits(z, y) for name, z in zip(view.modalities, phi, strict=True)}
+            mine |= {f"head/{name}": kind.hits(z.cpu(), y) for name, z in view.heads(batch).items()}
             features = view.features(batch) if known else {}
-            for kind, classifiers in known.items():
-                mine |= {f"{kind}/{n}": task.hits(of(batch, features).cpu(), y) for n, of in classifiers.items()}
+            for way, answering in known.items():
+                mine |= {f"{way}/{n}": kind.hits(of(batch, features).cpu(), y) for n, of in answering.items()}
             for name in view.modalities:
                 inputs, how[name] = disturbed(batch.inputs, view.keys(name), noise, generator)
-                rated = task.rated(view.disturbed(batch, name, inputs).cpu().unsqueeze(0), y)
-                mine |= {f"noisy_{kind}/{name}": found[0] for kind, found in rated.items()}
+                rated = kind.rated(view.disturbed(batch, name, inputs).cpu().unsqueeze(0), y)
+                mine[f"noisy_hit/{name}"] = rated[HIT][0]
+                columns[LOG_LIKELIHOOD].setdefault(f"noisy_log_likelihood/{name}", []).append(rated[LOG_LIKELIHOOD][0])
             for key, column in mine.items():
-                columns.setdefault(key, []).append(column)
+                columns[HIT].setdefault(key, []).append(column)
             rows = len(y)
             target.append(y)
             whole = torch.ones(size, len(view.modalities), dtype=torch.bool)
@@ -105,23 +118,34 @@ def collect(
             sample.append(count + torch.arange(size).repeat_interleave(rows // size))
             number.append(torch.full((rows,), position))
             count += size
-    targets, there, of, in_batch = (torch.cat(found).numpy() for found in (target, present, sample, number))
+    there, of, in_batch = (torch.cat(found).numpy() for found in (present, sample, number))
+    kind, y = KINDS[told.task.name], torch.cat(target)
+    targets = (y.double() if y.is_floating_point() else y).numpy()
+    scales = kind.scales(targets)
+
+    def measured(found: list[Tensor], what: str) -> Array:
+        offset, factor = scales[what]
+        return offset + factor * torch.cat(found, -1).numpy()
+
     return Collected(
-        {kind: torch.cat(found, 1).numpy() for kind, found in values.items()},
-        {key: torch.cat(found).numpy() for key, found in columns.items()},
-        targets,
+        {what: measured(found, what) for what, found in values.items()},
+        {key: measured(found, what) for what, rated in columns.items() for key, found in rated.items()},
         there,
         of,
         in_batch,
-        classes,
+        kind.groups(targets, outputs),
+        kind.chance(targets),
+        -scales[HIT].factor * (off / len(targets)).square().mean(1).numpy(),
         how,
         kept,
     )
 
 
-def _asked(view: View, batch: Batch, game: Game, task: Classification) -> tuple[dict[str, Tensor], Tensor, int, Tensor]:
-    """Return the rated answers of all coalitions, the Shapley logits `(M, N, C)`, C, and the checked targets."""
-    rated: dict[str, list[Tensor]] = {}
+def _asked(view: View, batch: Batch, game: Game, told: Told) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
+    """Return the rated answers of all coalitions, Shapley logits `(M, N, C)`, by how much answers are above the targets,
+    `(K, C)`, and the checked targets."""
+    rated: Lists = {}
+    above: list[Tensor] = []
     phi: Any = 0.0
     y: Tensor | None = None
     from_nothing = game.worths.copy()
@@ -132,12 +156,14 @@ def _asked(view: View, batch: Batch, game: Game, task: Classification) -> tuple[
         logits = view.coalitions(batch, only).cpu().double()
         sound(logits, only, view.modalities)
         if y is None:
-            y = task.checked(batch.target, logits.shape[1], logits.shape[2]).cpu()
-        for kind, found in task.rated(logits, y).items():
-            rated.setdefault(kind, []).append(found)
+            y = told.checked(batch.target, *logits.shape[1:])
+        kind = KINDS[told.task.name]
+        above.append(kind.off(logits, y.cpu()))
+        for what, found in kind.rated(logits, y.cpu()).items():
+            rated.setdefault(what, []).append(found)
         phi = phi + torch.einsum("mk,knc->mnc", worths[:, start : start + AT_ONCE], logits)
     assert y is not None
-    return {kind: torch.cat(found) for kind, found in rated.items()}, phi, phi.shape[-1], y
+    return {what: torch.cat(found) for what, found in rated.items()}, phi, torch.cat(above), y
 
 
 def disturbed(
@@ -165,17 +191,18 @@ def disturbed(
 
 
 def features_of(
-    view: View, batches: Iterable[Batch], task: Classification, *, most: int, keep: int
-) -> tuple[dict[str, Tensor], Tensor, list[Batch]]:
-    """Return features and targets of training samples, about `most` of them, and the batches of the first `keep`."""
-    found: dict[str, list[Tensor]] = {name: [] for name in view.encoded}
+    view: View, batches: Iterable[Batch], told: Told, *, most: int, keep: int
+) -> tuple[dict[str, Tensor], Tensor, int, list[Batch]]:
+    """Return features and targets of training samples, about `most`, how many outputs the model has, the first batches."""
+    found: Lists = {name: [] for name in view.encoded}
     targets, kept = [], []
-    rows = 0
+    rows = outputs = segments = 0
     with shapley.evaluating(view.model), torch.no_grad():
         for batch in batches:
-            samples(batch, view.inputs)
+            size = samples(batch, view.inputs)
             if not rows:
-                shape = view.coalitions(batch, [tuple(range(len(view.modalities)))]).shape
+                _, of_first, outputs = view.coalitions(batch, [tuple(range(len(view.modalities)))]).shape
+                segments = of_first // size
             features = view.features(batch)
             silent = [name for name in view.encoded if name not in features]
             if silent:
@@ -184,13 +211,13 @@ def features_of(
                     f"(`self.encoder(x)`), or ran for several modalities. Leave {silent[0]!r} out of `encoders`, or name "
                     "a submodule that runs once."
                 )
-            y = task.checked(batch.target, len(batch.target), shape[-1])
+            y = told.checked(batch.target, size * segments, outputs)
             for name in view.encoded:
                 found[name].append(features[name].float())
             if rows < keep:
-                kept.append(batch)
+                kept.append(batch._replace(target=y))
             targets.append(y)
             rows += len(y)
             if rows >= most:
                 break
-    return {name: torch.cat(several) for name, several in found.items()}, torch.cat(targets), kept
+    return {name: torch.cat(several) for name, several in found.items()}, torch.cat(targets), outputs, kept

@@ -45,11 +45,8 @@ def findings(
 ) -> dict[str, Estimate]:
     """Return an estimate for every column, and for the shares of worths that are made of them, with those by class."""
     errors = _errors(collected, game, names)
-    overall = _bounded(rows, collected.sample, np.ones(len(collected.target), bool), names, resamples, seed)
-    by_class = [
-        _bounded(rows, collected.sample, collected.target == c, names, resamples, seed)
-        for c in range(collected.classes)
-    ]
+    overall = _bounded(rows, collected.sample, np.ones(len(collected.sample), bool), names, resamples, seed)
+    by_class = [_bounded(rows, collected.sample, own, names, resamples, seed) for own in collected.groups]
     found = {}
     for name, (value, low, high) in overall.items():
         inside = tuple(Estimate(*of[name]) if of else Estimate(np.nan) for of in by_class)
@@ -125,11 +122,14 @@ def modality(
     )
 
 
-def pairs(names: tuple[str, ...], game: Game, found: Mapping[str, Estimate]) -> tuple[Pair, ...]:
+def pairs(names: tuple[str, ...], game: Game, found: Mapping[str, Estimate], collected: Collected) -> tuple[Pair, ...]:
     """Return the interactions."""
-    return tuple(
-        Pair((names[i], names[j]), *(found[f"{kind}/{names[i]}+{names[j]}"] for kind in WORTHS)) for i, j in game.pairs
-    )
+    offsets = game.interactions @ collected.off + 0.0
+    made = []
+    for (i, j), offset in zip(game.pairs, offsets, strict=True):
+        accuracy, likelihood = (found[f"{kind}/{names[i]}+{names[j]}"] for kind in WORTHS)
+        made.append(Pair((names[i], names[j]), accuracy, likelihood, float(offset)))
+    return tuple(made)
 
 
 def batch_dominance(

@@ -7,7 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from msam import tasks
+from msam.diagnosis._task import Unit
 from msam.diagnosis._views import View
+from msam.monitor._targets import Told
 from msam.types import Batch
 
 STRENGTHS = (1e-4, 1e-2, 1.0)
@@ -17,31 +20,48 @@ STEPS, RATE = 100, 1e-3
 """Iterations of L-BFGS; learning rate of AdamW for unimodal training."""
 
 
+class Goal(NamedTuple):
+    """What is learned: a number of outputs for a task, in its unit."""
+
+    task: tasks.Task
+    outputs: int
+    unit: Unit
+
+    def loss(self, learned: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss of outputs `(N, C)` in the unit."""
+        return self.task.loss(learned, self.unit.learned(target)).mean()
+
+
 class Probe(NamedTuple):
-    """A linear classifier of standardised features."""
+    """A linear map of standardised features."""
 
     weight: Tensor
     bias: Tensor
     mean: Tensor
     scale: Tensor
+    unit: Unit
 
     def logits(self, features: Tensor) -> Tensor:
-        """Return logits `(N, C)` of features `(N, d)`."""
-        return (features.to(self.mean.device).double() - self.mean) * self.scale @ self.weight.T + self.bias
+        """Return answers `(N, C)` to features `(N, d)`."""
+        x = (features.to(self.mean.device).double() - self.mean) * self.scale
+        return self.unit.answered(x @ self.weight.T + self.bias)
 
 
-def probe(features: Tensor, target: Tensor, classes: int, seed: int = 0) -> Probe:
-    """Return multinomial logistic regression of the features, its penalty chosen on a held-out fifth of them.
+def probe(features: Tensor, target: Tensor, goal: Goal, seed: int = 0) -> Probe:
+    """Return a linear probe of the features with the loss of the task, its penalty chosen on a held-out fifth of them.
+
+    Multinomial logistic regression for classes, a logistic regression for each label, ridge regression for numbers.
 
     Arguments:
         features: `(N, d)`.
-        target: `(N,)` integer classes.
-        classes: C.
+        target: as the task takes it, `(N, ...)`.
+        goal: what is learned.
         seed: of what is held out.
 
     >>> x = torch.tensor([[0.0], [0.1], [1.0], [1.1]] * 5)
     >>> y = torch.tensor([0, 0, 1, 1] * 5)
-    >>> bool((probe(x, y, 2).logits(x).argmax(1) == y).all())
+    >>> goal = Goal(tasks.load("single-label"), 2, Unit(torch.zeros(1), 1.0))
+    >>> bool((probe(x, y, goal).logits(x).argmax(1) == y).all())
     True
     """
     place = "cpu" if features.device.type == "mps" else features.device  # which has no double precision
@@ -50,28 +70,28 @@ def probe(features: Tensor, target: Tensor, classes: int, seed: int = 0) -> Prob
     held, rest = drawn[: len(drawn) // 5], drawn[len(drawn) // 5 :]
     best = STRENGTHS[0]
     if len(held):
-        found = [_fitted(features[rest], target[rest], classes, strength) for strength in STRENGTHS]
-        losses = [float(nn.functional.cross_entropy(p.logits(features[held]), target[held])) for p in found]
+        found = [_fitted(features[rest], target[rest], goal, strength) for strength in STRENGTHS]
+        losses = [float(goal.task.loss(p.logits(features[held]), target[held]).mean()) for p in found]
         best = STRENGTHS[losses.index(min(losses))]
-    return _fitted(features, target, classes, best)
+    return _fitted(features, target, goal, best)
 
 
-def _fitted(features: Tensor, target: Tensor, classes: int, strength: float) -> Probe:
+def _fitted(features: Tensor, target: Tensor, goal: Goal, strength: float) -> Probe:
     mean, scale = features.mean(0), 1 / features.std(0, correction=0).clamp_min(1e-6)
     x = (features - mean) * scale
-    weight = torch.zeros(classes, x.shape[1], dtype=x.dtype, device=x.device, requires_grad=True)
-    bias = torch.zeros(classes, dtype=x.dtype, device=x.device, requires_grad=True)
+    weight = torch.zeros(goal.outputs, x.shape[1], dtype=x.dtype, device=x.device, requires_grad=True)
+    bias = torch.zeros(goal.outputs, dtype=x.dtype, device=x.device, requires_grad=True)
     solver = torch.optim.LBFGS([weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         solver.zero_grad()
-        loss = nn.functional.cross_entropy(x @ weight.T + bias, target) + strength / 2 * weight.square().sum()
+        loss = goal.loss(x @ weight.T + bias, target) + strength / 2 * weight.square().sum()
         loss.backward()
         return loss
 
     with torch.enable_grad():
         solver.step(closure)
-    return Probe(weight.detach(), bias.detach(), mean, scale)
+    return Probe(weight.detach(), bias.detach(), mean, scale, goal.unit)
 
 
 class Trained(NamedTuple):
@@ -81,24 +101,27 @@ class Trained(NamedTuple):
     head: nn.Module
 
 
-def trained(view: View, modality: str, batches: Iterable[Batch], classes: int, width: int, *, seed: int = 0) -> Trained:
+def trained(
+    view: View, modality: str, batches: Iterable[Batch], told: Told, goal: Goal, width: int, *, seed: int = 0
+) -> Trained:
     """Return a modality's encoder after training it alone, from its weights as they are, with a fresh linear head.
 
-    AdamW at a learning rate of 1e-3 with cross-entropy; the model itself is not changed. From its weights as they are, so
-    that an encoder that was pretrained is not set back.
+    AdamW at a learning rate of 1e-3 with the loss of the task; the model itself is not changed. From its weights as they
+    are, so that an encoder that was pretrained is not set back.
 
     Arguments:
         view: the model.
         modality: whose encoder.
         batches: what to train on, epochs one after another.
-        classes: C.
+        told: checks their targets.
+        goal: what is learned.
         width: size of the feature.
         seed: of the head.
     """
     model = copy.deepcopy(view.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = nn.Linear(width, classes).to(view.device())
+        head = nn.Linear(width, goal.outputs).to(view.device())
     twins = dict(zip(view.model.parameters(), model.parameters(), strict=True))
     encoder = [twins[p].requires_grad_(True) for p in view.encoder_parameters(modality)]
     optimizer = torch.optim.AdamW([*encoder, *head.parameters()], lr=RATE)
@@ -106,7 +129,8 @@ def trained(view: View, modality: str, batches: Iterable[Batch], classes: int, w
     with torch.enable_grad():
         for batch in batches:
             feature = view.alone(model, batch, modality)
+            target = told.checked(batch.target, len(feature), goal.outputs)
             optimizer.zero_grad()
-            nn.functional.cross_entropy(head(feature.float()), batch.target.long()).backward()
+            goal.loss(head(feature.float()), target).backward()
             optimizer.step()
     return Trained(model.eval(), head)

@@ -1,7 +1,8 @@
 """What to try: rules from the numbers, each silent where it has no ground.
 
 A rule says something of a modality (or a pair) only if the whole of an interval lies beyond its threshold. Thresholds were
-chosen on dial worlds in which nothing is wrong, so that none speaks there; they are accuracies as fractions and nats.
+chosen on dial worlds in which nothing is wrong, so that none speaks there; they are fractions and nats. Accuracy stands
+for the measure of the task, be it of classes or labels, or R².
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +36,7 @@ def under_trained(found: Diagnosis) -> Iterator[Advice]:
             "under_trained",
             name,
             f"The encoder of {name} is under-trained: a probe on its features reaches {_percent(mine.probe)}, "
-            f"trained on by itself it reaches {_percent(mine.unimodal)} (difference {_interval(gap)}).",
+            f"trained on by itself it reaches {_percent(mine.unimodal)} (difference {_interval(gap)} of {found.measure}).",
             f"Let {name} learn: train its encoder by itself first, give it a higher learning rate (mslr), or slow the "
             "others (ogm_ge, agm, mses).",
         )
@@ -55,7 +56,8 @@ def unused(found: Diagnosis) -> Iterator[Advice]:
                 "unused",
                 name,
                 f"The model does not use what the encoder of {name} knows: a probe on its features reaches "
-                f"{_percent(mine.probe)}, the model makes {_percent(mine.in_model)} of it (difference {_interval(gap)}).",
+                f"{_percent(mine.probe)}, the model makes {_percent(mine.in_model)} of it (difference {_interval(gap)} of "
+                f"{found.measure}).",
                 f"Have the fusion use it: train with {_others(found, name)} dropped now and then (modality_dropout), or "
                 "with a head of its own for each modality (mmpareto, gblending).",
             )
@@ -70,8 +72,8 @@ def brittle(found: Diagnosis) -> Iterator[Advice]:
             yield Advice(
                 "brittle",
                 name,
-                f"Without {name} the model only guesses (at most {100 * at_most:.0f} %), though {', '.join(able)} could "
-                "tell.",
+                f"Without {name} the model only guesses ({found.measure} {100 * at_most:.0f} % at most), though "
+                f"{', '.join(able)} could tell.",
                 f"If {name} may be missing, train with modality_dropout.",
             )
 
@@ -83,7 +85,7 @@ def harmful(found: Diagnosis) -> Iterator[Advice]:
             yield Advice(
                 "harmful",
                 name,
-                f"The model is better without {name}: accuracy rises by {_interval(mine.missing_accuracy, -1)}.",
+                f"The model is better without {name}: {found.measure} rises by {_interval(mine.missing_accuracy, -1)}.",
                 f"Look at the data of {name} on these samples (are they prepared as in training?), regularise its encoder, "
                 "or leave it out.",
             )
@@ -92,17 +94,17 @@ def harmful(found: Diagnosis) -> Iterator[Advice]:
 def empty(found: Diagnosis) -> Iterator[Advice]:
     """A modality tells nothing: probe and encoder by itself are at chance (+ 0.05), and its absence costs nothing (0.025).
 
-    Needs probes.
+    Needs probes, and room above chance: where a guess has more than 0.8, what a modality tells can be too little to show.
     """
-    for name, mine in found.modalities.items():
+    for name, mine in found.modalities.items() if found.chance + KNOWING <= 1 else ():
         reach = [e.high for e in (mine.probe, mine.unimodal) if e is not None]
         cost = max(abs(mine.missing_accuracy.low), abs(mine.missing_accuracy.high))
         if reach and max(reach) < found.chance + MARGIN and cost < MARGIN / 2:
             yield Advice(
                 "empty",
                 name,
-                f"Neither the model nor a probe finds anything in {name} (probe {_percent(mine.probe)}, chance "
-                f"{100 * found.chance:.0f} %).",
+                f"Neither the model nor a probe finds anything in {name} ({found.measure} of a probe "
+                f"{_percent(mine.probe)}, of a guess {100 * found.chance:.0f} %).",
                 f"Look at its data: is it aligned with the samples, scaled, not constant? If so, {name} may be left out.",
             )
 
@@ -114,23 +116,27 @@ def misled(found: Diagnosis) -> Iterator[Advice]:
             yield Advice(
                 "misled",
                 name,
-                f"A disturbed {name} is worse than none: it costs {_interval(mine.noisy_accuracy)} of accuracy, its "
-                f"absence {_interval(mine.missing_accuracy)}.",
+                f"A disturbed {name} is worse than none: it costs {_interval(mine.noisy_accuracy)} of {found.measure}, "
+                f"its absence {_interval(mine.missing_accuracy)}.",
                 f"Train with such noise on {name}, and where it can be told that it is bad, pass it as absent.",
             )
 
 
 def together(found: Diagnosis) -> Iterator[Advice]:
-    """Two modalities tell more together than apart: their interaction above 0.05, both in accuracy and in nats."""
+    """Two modalities tell more together than apart: their interaction above 0.05, both in accuracy and in nats.
+
+    Of a regression without `offset`, whose nats are half of it.
+    """
     for pair in found.pairs:
-        if pair.accuracy.low - 2 * pair.accuracy.error > MARGIN and pair.likelihood.low > LIKELIHOOD:
-            a, b = pair.modalities
+        a, b = pair.modalities
+        low, high = pair.accuracy.low - pair.offset, pair.accuracy.high - pair.offset
+        if low - 2 * pair.accuracy.error > MARGIN and pair.likelihood.low - pair.offset / 2 > LIKELIHOOD:
             yield Advice(
                 "together",
                 None,
-                f"{a} and {b} tell more together than apart (interaction {_interval(pair.accuracy)}).",
-                "A low accuracy of one alone is no fault here: do not balance or drop modalities by what each does alone, "
-                "and expect much to be lost where either is missing.",
+                f"{a} and {b} tell more together than apart (interaction {_points(low, high)} of {found.measure}).",
+                f"A low {found.measure} of one alone is no fault here: do not balance or drop modalities by what each does "
+                "alone, and expect much to be lost where either is missing.",
             )
 
 
@@ -168,5 +174,8 @@ def _percent(estimate: Estimate | None) -> str:
 
 
 def _interval(estimate: Estimate, sign: int = 1) -> str:
-    low, high = sorted((sign * estimate.low, sign * estimate.high))
+    return _points(*sorted((sign * estimate.low, sign * estimate.high)))
+
+
+def _points(low: float, high: float) -> str:
     return f"{100 * low:.0f} to {100 * high:.0f} points"

@@ -23,7 +23,8 @@ class Estimate:
         low: lower end; NaN where fewer than two samples count.
         high: upper end.
         error: standard error that comes from drawing coalitions, on top of the interval; 0 where all were asked for.
-        by_class: the same within every class, in their order; empty within a class, and where classes do not apply.
+        by_class: the same within every class (of labels: over the rows that have the label), in their order; empty within a
+            class, and where there are none.
     """
 
     value: float
@@ -40,10 +41,13 @@ class Estimate:
 class Modality:
     """What is found of one modality. Accuracies and shares are fractions, likelihoods nats per sample.
 
+    What is called accuracy is the measure of the task: the accuracy of classes, or of labels, or R². R² of some of the
+    samples is held to the variance of all.
+
     Attributes:
         accuracy: its Shapley value of the accuracy above that of the model with nothing there; may be negative.
         accuracy_share: the share of that, negative ones set to 0; uniform where nothing is left.
-        likelihood: its Shapley value of the mean log-likelihood of the right class, above that with nothing there.
+        likelihood: its Shapley value of the mean log-likelihood of the target, above that with nothing there.
         likelihood_share: the share of that.
         shapley: accuracy of the largest of its Shapley logits; samples that have the modality count, here and below.
         zeroed: accuracy of the model with all others absent.
@@ -57,7 +61,8 @@ class Modality:
         encoder_gap: `unimodal - probe`, what its encoder has not learned.
         fusion_lag: by how much its `fusion_gap` is beyond the smallest of the others', or beyond 0.
         encoder_lag: by how much its `encoder_gap` is.
-        dominance: share of samples in which its contribution to the probability of the right class is the largest.
+        dominance: share of samples in which its contribution to the probability of the target is the largest (of several
+            labels or numbers, to their geometric mean).
         batch_dominance: share of batches; its interval is over batches.
         missing_accuracy: accuracy that is lost where it is absent.
         missing_likelihood: log-likelihood that is lost where it is absent.
@@ -103,11 +108,14 @@ class Pair:
         modalities: which two.
         accuracy: Shapley interaction of the accuracy.
         likelihood: of the mean log-likelihood, nats.
+        offset: what of `accuracy`, in a regression, is of answers that are off on average, as they are where the constant
+            parts of two modalities cancel only together: it says nothing of samples. 0 in other tasks.
     """
 
     modalities: tuple[str, str]
     accuracy: Estimate
     likelihood: Estimate
+    offset: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -135,16 +143,19 @@ class Diagnosis:
     """What `diagnose` finds of a model on the samples of a loader.
 
     Attributes:
-        task: "single-label".
+        task: "single-label", "multi-label" or "regression".
+        measure: what is called accuracy, in words: "accuracy", "label accuracy" or "R²".
         modalities: modality -> what is found of it, in order.
         pairs: interactions of every two modalities.
         accuracy: of the model with everything there.
-        likelihood: mean log-likelihood of the right class, nats.
+        likelihood: mean log-likelihood of the target, nats; of labels and numbers a mean over them. Of numbers by a normal
+            distribution around the answer with the variance of the targets, its constant left out.
         nothing: accuracy of the model with every modality absent, from which contributions are counted.
-        chance: share of the most frequent class.
+        chance: accuracy of the best answer that looks at nothing: the share of the most frequent class; of the more
+            frequent answer to each label; 0, the R² of the mean.
         samples: how many.
-        classes: names of the classes, or their numbers.
-        counts: rows of each class.
+        classes: names of the classes or labels, or their numbers; empty in a regression.
+        counts: rows of each.
         settings: what was asked for: what absent means, seeds, resamples, noise, rho, coalitions.
         cost: what it took, in words.
         notes: what could not be measured, and why.
@@ -152,6 +163,7 @@ class Diagnosis:
     """
 
     task: str
+    measure: str
     modalities: Mapping[str, Modality]
     pairs: tuple[Pair, ...]
     accuracy: Estimate
@@ -181,7 +193,7 @@ class Diagnosis:
 
     def __str__(self) -> str:
         """A few lines: who contributes what, and what to try."""
-        lines = [f"accuracy {self.accuracy} on {self.samples} samples"]
+        lines = [f"{self.measure} {self.accuracy} on {self.samples} samples"]
         for name, found in self.modalities.items():
             parts = [f"share {found.likelihood_share}", f"alone in the model {found.in_model}"]
             parts += [f"could reach {found.unimodal or found.probe}"] if found.gap else []

@@ -80,7 +80,7 @@ def of_run(
     held, train = getattr(dataset, split), dataset.train
     if not len(held):
         raise ValueError(f"The {split} split of {dataset.name} has no samples.")
-    given = {"absent": config.absent, "classes": dataset.classes, **options}
+    given = {"absent": config.absent, "task": dataset.task, "classes": dataset.classes, **options}
     return diagnose(
         network,
         Loader(held, config.batch_size, columns, dtype),

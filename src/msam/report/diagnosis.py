@@ -47,6 +47,8 @@ def page(found: Mapping[str, Any], title: str = "") -> str:
         facts=list(_facts(found)),
         tables=findings.tables(found),
         by_class=findings.by_class(found),
+        measure=found["measure"],
+        words=findings.WORDS[found["task"]],
         groups=groups,
         labels=colours,
         colours=colours,
@@ -61,15 +63,21 @@ def _lead(found: Mapping[str, Any]) -> str:
     within = f" [{low:.1f}, {high:.1f}]" if math.isfinite(low) and math.isfinite(high) else ""
     nothing, chance = 100 * found["nothing"]["value"], 100 * found["chance"]
     return (
-        f"Accuracy {value:.1f} %{within} on {found['samples']} samples, {nothing:.1f} % with nothing there, "
-        f"{chance:.1f} % by the most frequent class."
+        f"{_capital(found['measure'])} {value:.1f} %{within} on {found['samples']} samples, {nothing:.1f} % with nothing "
+        f"there, {chance:.1f} % {findings.WORDS[found['task']].guess}."
     )
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     settings = found["settings"]
     yield "modalities", ", ".join(found["modalities"])
-    yield "classes", str(len(found["classes"]))
+    yield "task", f"{found['task']}, measured by {found['measure']}"
+    if found["classes"]:
+        yield findings.WORDS[found["task"]].many, str(len(found["classes"]))
     yield (
         "an absent modality is",
         f"zeros of its {settings['absent']}" if settings["absent"] == "feature" else "at the input",

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,57 @@ REACH = {
     "probe": "probe",
     "unimodal": "by itself",
 }
+
+
+class Words(NamedTuple):
+    """What things are called in a task: a class, what the best guess is, whose probability counts, Shapley logits as
+    answers, the probe, the loss with its unit, and what else must be said."""
+
+    one: str
+    many: str
+    guess: str
+    right: str
+    answer: str
+    probe: str
+    loss: str
+    more: str = ""
+
+
+WORDS: Mapping[str, Words] = {
+    "single-label": Words(
+        "class",
+        "classes",
+        "by the most frequent class",
+        "the right class",
+        "the class with the largest Shapley value of the modality",
+        "multinomial logistic regression",
+        "loss, nats",
+    ),
+    "multi-label": Words(
+        "label",
+        "labels",
+        "by the more frequent answer to each label",
+        "the right answers",
+        "labels whose Shapley value of the modality is above 0",
+        "a logistic regression for each label",
+        "loss, nats",
+        "Label accuracy is the share of labels that are told right; it and the log-likelihood are means over labels, the "
+        "probability of the right answers is their geometric mean. “Within a label” is over the rows that have it.",
+    ),
+    "regression": Words(
+        "",
+        "",
+        "by the mean of the targets",
+        "the target",
+        "the Shapley values of the modality",
+        "ridge regression",
+        "squared error",
+        "R² is 1 − the squared errors / the squared differences from the mean, both summed over samples and numbers; the "
+        "log-likelihood is that of a normal distribution with the variance of the targets, its constant left out. Both "
+        "follow from the squared error, so that contributions to both are the same but for their scale. Intervals hold the "
+        "variance fixed.",
+    ),
+}
 MOST = 24
 """Classes that a chart shows, at most; the table has them all."""
 
@@ -28,28 +79,30 @@ def tables(found: Found) -> list[Table]:
     """Return who contributes, what each modality could do, what is lost and how sharp it is, and interactions."""
     names = list(found["modalities"])
     made = [
-        _table("Who carries the predictions", found, _CONTRIBUTIONS, _contributed(found)),
-        _table("What each modality can do, accuracy (%)", found, _ABLE, _able(found)),
+        _table("Who carries the predictions", found, _contributions(found["measure"]), _contributed(found)),
+        _table(f"What each modality can do, {found['measure']} (%)", found, _ABLE, _able(found)),
         _table("What is lost, and how sharp it is", found, _LOST, _lost(found)),
     ]
     return [*made, _pairs(found)] if len(names) > 1 else made
 
 
-def by_class(found: Found) -> Table:
-    """Return the shares of modalities and their accuracy in the model within every class."""
-    of = found["modalities"]
-    fields = [Column("class"), Column("rows", "whole"), Column("accuracy (%)", "estimate", scale=100, digits=1)]
+def by_class(found: Found) -> Table | None:
+    """Return the shares of modalities and their accuracy in the model within every class or label, where there are any."""
+    of, one = found["modalities"], WORDS[found["task"]].one
+    if not found["classes"]:
+        return None
+    fields = [Column(one), Column("rows", "whole"), _column(f"{found['measure']} (%)")]
     for name in of:
         fields.append(Column("share (%)", "estimate", scale=100, digits=1, group=name))
         fields.append(Column("in the model (%)", "estimate", scale=100, digits=1, group=name))
     rows = []
     for c, (label, count) in enumerate(zip(found["classes"], found["counts"], strict=True)):
         row: list[Value] = [label, count, estimate(found["accuracy"]["by_class"][c])]
-        for one in of.values():
-            row += [estimate(one[key]["by_class"][c]) for key in ("likelihood_share", "in_model")]
+        for its in of.values():
+            row += [estimate(its[key]["by_class"][c]) for key in ("likelihood_share", "in_model")]
         rows.append(tuple(row))
-    caption = f"Shares are of the log-likelihood of the class. {INTERVALS}"
-    return Table("Within each class", tuple(fields), tuple(rows), caption)
+    caption = f"Shares are of the log-likelihood within the {one}. {INTERVALS}"
+    return Table(f"Within each {one}", tuple(fields), tuple(rows), caption)
 
 
 def charts(found: Found) -> list[Chart]:
@@ -75,15 +128,18 @@ def _column(title: str, scale: float = 100, digits: int = 1, rank: int = 0, sign
     return Column(title, "estimate", scale=scale, digits=digits, rank=rank, signed=signed)
 
 
-_CONTRIBUTIONS = (
-    Column("modality"),
-    _column("share of likelihood (%)"),
-    _column("likelihood (nats)", 1, 3, rank=3),
-    _column("share of accuracy (%)", rank=1),
-    _column("accuracy (points)", rank=4, signed=True),
-    _column("dominates samples (%)", rank=2),
-    _column("dominates batches (%)", rank=5),
-)
+def _contributions(measure: str) -> tuple[Column, ...]:
+    return (
+        Column("modality"),
+        _column("share of likelihood (%)"),
+        _column("likelihood (nats)", 1, 3, rank=3),
+        _column(f"share of {measure} (%)", rank=1),
+        _column(f"{measure} (points)", rank=4, signed=True),
+        _column("dominates samples (%)", rank=2),
+        _column("dominates batches (%)", rank=5),
+    )
+
+
 _ABLE = (
     Column("modality"),
     _column("best in the model"),
@@ -126,24 +182,28 @@ def _lost(found: Found) -> Iterator[tuple[Value, ...]]:
 
 
 def _pairs(found: Found) -> Table:
+    numbers = found["task"] == "regression"
     fields = (
         Column("modalities"),
-        _column("accuracy (points)", signed=True),
+        _column(f"{found['measure']} (points)", signed=True),
         _column("likelihood (nats)", 1, 3, signed=True),
-        Column("reading of accuracy"),
+        Column("offset (points)", "number", scale=100, digits=1, rank=1, signed=True, shown=numbers),
+        Column(f"reading of {found['measure']}"),
     )
     rows: list[tuple[Value, ...]] = [
-        (" and ".join(pair["modalities"]), estimate(pair["accuracy"]), estimate(pair["likelihood"]), _read(pair))
-        for pair in found["pairs"]
+        (" and ".join(p["modalities"]), estimate(p["accuracy"]), estimate(p["likelihood"]), p["offset"], _read(p))
+        for p in found["pairs"]
     ]
     caption = (
         f"Shapley interactions: below 0 two modalities tell the same, above 0 more together than apart. {INTERVALS}"
     )
+    if numbers:
+        caption += " Offset: what of R² is of answers that are off on average, which the reading leaves out."
     return Table("Interactions", fields, tuple(rows), caption)
 
 
 def _read(pair: Mapping[str, Any]) -> str:
-    low, high = (estimate(pair["accuracy"])[k] for k in (1, 2))
+    low, high = (estimate(pair["accuracy"])[k] - pair["offset"] for k in (1, 2))
     if not (math.isfinite(low) and math.isfinite(high)):
         return NONE
     return "redundancy" if high < 0 else "synergy" if low > 0 else "none shown"
@@ -166,7 +226,7 @@ def _panel(title: str, unit: str, lanes: Sequence[Dots], *, zero: bool = True, r
 def _shares(found: Found) -> Chart:
     panels = (
         _panel("share of the log-likelihood", "%", _lanes(found, "likelihood_share")),
-        _panel("share of the accuracy", "%", _lanes(found, "accuracy_share")),
+        _panel(f"share of the {found['measure']}", "%", _lanes(found, "accuracy_share")),
         _panel("samples it dominates", "%", _lanes(found, "dominance")),
     )
     return Chart("contributions", "Who carries the predictions", INTERVALS, panels)
@@ -177,7 +237,7 @@ def _reaches(found: Found) -> Chart:
     panels = tuple(
         _panel(
             name,
-            "accuracy (%)",
+            f"{found['measure']} (%)",
             [_dots(REACH[k], colours[name], one[k]) for k in REACH if one[k]],
             zero=False,
             row=name,
@@ -185,17 +245,17 @@ def _reaches(found: Found) -> Chart:
         for name, one in found["modalities"].items()
     )
     caption = (
-        "Three kinds of its accuracy in the model; a probe on its frozen features; its encoder trained on by itself. "
-        f"{INTERVALS}"
+        f"Three kinds of its {found['measure']} in the model; a probe on its frozen features; its encoder trained on by "
+        f"itself. {INTERVALS}"
     )
     return Chart("reach", "What each modality can do", caption, panels)
 
 
 def _losses(found: Found) -> Chart:
-    noise = found["settings"]["noise"]
+    noise, lost = found["settings"]["noise"], f"{found['measure']} lost, points"
     panels = (
-        _panel("it is missing", "accuracy lost, points", _lanes(found, "missing_accuracy")),
-        _panel("it is disturbed", "accuracy lost, points", _lanes(found, "noisy_accuracy")),
+        _panel("it is missing", lost, _lanes(found, "missing_accuracy")),
+        _panel("it is disturbed", lost, _lanes(found, "noisy_accuracy")),
     )
     caption = (
         f"Disturbed: numbers by normal noise of {noise:g} of their standard deviations, tokens by those of another sample. "
@@ -209,33 +269,34 @@ def _interactions(found: Found) -> Chart:
         return [_dots(" + ".join(pair["modalities"]), "#7F7F7F", pair[key], scale) for pair in found["pairs"]]
 
     panels = (
-        _panel("accuracy", "points", lanes("accuracy", 100)),
+        _panel(found["measure"], "points", lanes("accuracy", 100)),
         _panel("log-likelihood", "nats", lanes("likelihood", 1)),
     )
     return Chart("pairs", "Redundancy (below 0) and synergy (above 0)", INTERVALS, panels, columns=2)
 
 
 def _classes(found: Found) -> Chart:
+    one = WORDS[found["task"]].one
     colours = modality_colours(list(found["modalities"]))
     panels = tuple(
         _panel(
             name,
-            "share of the class's log-likelihood, %",
+            f"share of the log-likelihood within the {one}, %",
             [
                 _dots(str(label), colours[name], value)
-                for label, value in zip(found["classes"], one["likelihood_share"]["by_class"], strict=True)
+                for label, value in zip(found["classes"], its["likelihood_share"]["by_class"], strict=True)
                 if value["value"] is not None
             ],
             row=name,
         )
-        for name, one in found["modalities"].items()
+        for name, its in found["modalities"].items()
     )
-    return Chart("classes", "Who carries each class", INTERVALS, panels)
+    return Chart("classes", f"Who carries each {one}", INTERVALS, panels)
 
 
 def _sharpness(found: Found) -> Chart:
     rho = found["settings"]["rho"]
-    panel = _panel("within each encoder", "rise of the loss, nats", _lanes(found, "sharpness", 1))
+    panel = _panel("within each encoder", f"rise of the {WORDS[found['task']].loss}", _lanes(found, "sharpness", 1))
     caption = (
         f"The rise of the loss by one step of ascent of length {rho:g} within the encoder's parameters. It is not "
         "invariant under scaling of layers: compare encoders of one kind. Intervals hold the step fixed."
