@@ -1,4 +1,4 @@
-"""What these examples share: a loop with M-SAM, and the accuracy of any set of modalities."""
+"""What these examples share: a loop with M-SAM, and how well any set of modalities does."""
 
 from collections.abc import Iterable, Iterator
 from typing import Literal
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import msam
-from msam import shapley
+from msam import shapley, tasks
 from msam.data import Split
 
 BATCH = 64
@@ -37,7 +37,6 @@ def train(
         absent: what an absent modality is in contributions: a feature of zeros, or an absent input.
     """
     sharpness = msam.MSAM(optimizer, rho=rho, model=model)
-    criterion = nn.CrossEntropyLoss()
     model.train()
     for module in frozen:
         module.eval()
@@ -45,27 +44,31 @@ def train(
         batch, there = split[rows], None if present is None else present[rows]
         optimizer.zero_grad()
         output = model(batch.inputs, there)
-        criterion(output.logits, batch.target).backward()
+        tasks.per_sample_loss(output.logits, batch.target).mean().backward()
         known = output.features if absent == "feature" else batch.inputs
         logits = shapley.coalition_logits(model, known, absent=absent)
         with sharpness.perturbed(shapley.contributions(logits, batch.target)) as climbing:
             if climbing:
-                criterion(model(batch.inputs, there).logits, batch.target).backward()
+                tasks.per_sample_loss(model(batch.inputs, there).logits, batch.target).mean().backward()
         optimizer.step()
     model.eval()
     return sharpness
 
 
 @torch.no_grad()
-def accuracies(
+def scores(
     model: nn.Module, split: Split, absent: Literal["feature", "input"] = "feature"
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the accuracy of every set of modalities, the others absent, as "audio+image", and every contribution."""
+    """Return how well every set of modalities does, the others absent, as "audio+image", and every contribution.
+
+    How well is the accuracy, the accuracy of labels, or the share of the variance of standardised numbers (R²).
+    """
     batch = split[range(len(split))]
     known = model(batch.inputs).features if absent == "feature" else batch.inputs
     logits = shapley.coalition_logits(model, known, absent=absent)
     names = ["+".join(model.modalities[m] for m in group) for group in shapley.coalitions(len(model.modalities))]
-    right = (logits.argmax(-1) == batch.target).double().mean(1)
+    task = tasks.of(batch.target, logits.shape[2])
+    right = task.hit(logits, task.fitting(batch.target, *logits.shape[1:])).mean(1)
     shares = shapley.contributions(logits, batch.target)
     return dict(zip(names, right.tolist(), strict=True)), dict(zip(model.modalities, shares.tolist(), strict=True))
 

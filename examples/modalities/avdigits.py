@@ -8,7 +8,7 @@ The image takes the loss down first, and the audio encoder, which alone learns m
 import torch
 
 import msam
-from _loop import accuracies, say, train
+from _loop import say, scores, train
 from msam import data, models
 from msam.data import Dataset
 
@@ -34,9 +34,9 @@ def main() -> dict[str, dict[str, float]]:
     digits = data.load("avdigits")(seed=0)
     found = {}
     for name in digits.modalities:
-        found[f"{name} alone"], _ = accuracies(fit(make(digits).only(name), digits), digits.test)
+        found[f"{name} alone"], _ = scores(fit(make(digits).only(name), digits), digits.test)
     for title, rho in (("joint", 0.0), ("M-SAM", RHO)):
-        found[title], shares = accuracies(fit(make(digits), digits, rho), digits.test)
+        found[title], shares = scores(fit(make(digits), digits, rho), digits.test)
         say(f"{title}, contributions", shares)
     for title, values in found.items():
         say(f"{title}, accuracies", values)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import msam
-from _loop import accuracies, say, train
+from _loop import say, scores, train
 from avdigits import EPOCHS, RHO, fit, make
 from msam import data
 from msam.data import Dataset
@@ -47,7 +47,7 @@ def main() -> tuple[dict[str, float], dict[str, float]]:
         pretrain(digits, Path(folder))
         model = assemble(digits, Path(folder))
     fuse(model, digits)
-    found, shares = accuracies(model, digits.test)
+    found, shares = scores(model, digits.test)
     say("accuracies", found)
     say("contributions", shares)
     return found, shares

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 import msam
-from _loop import accuracies, say, train
+from _loop import say, scores, train
 from msam.data import TensorSplit
 
 PLACES, WORDS, LENGTH, SIDE = 4, 40, 8, 16
@@ -66,7 +66,7 @@ def main() -> tuple[dict[str, float], dict[str, float]]:
     model = make()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     train(model, optimizer, captioned(1200, seed=1), epochs=EPOCHS, rho=RHO, absent="input")
-    found, shares = accuracies(model, captioned(600, seed=2), absent="input")
+    found, shares = scores(model, captioned(600, seed=2), absent="input")
     say("accuracies", found)
     say("contributions", shares)
     return found, shares

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import msam
-from _loop import accuracies, say, train
+from _loop import say, scores, train
 from msam.data import TensorSplit
 
 ACTIVITIES = ("rest", "walking", "running", "cycling")
@@ -83,7 +83,7 @@ def main() -> tuple[dict[str, float], dict[str, float]]:
     """Train with M-SAM; print and return the accuracy of every set of sensors, and contributions."""
     model = make()
     train(model, torch.optim.AdamW(model.parameters(), lr=3e-3), signals(1200, seed=1), epochs=EPOCHS, rho=RHO)
-    found, shares = accuracies(model, signals(800, seed=2))
+    found, shares = scores(model, signals(800, seed=2))
     say("accuracies", found)
     say("contributions", shares)
     return found, shares

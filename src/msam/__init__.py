@@ -14,7 +14,7 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-from msam import shapley
+from msam import shapley, tasks
 from msam.models import Adapted, ConcatFusion, Fusion, MaxoutFusion, MultimodalModel, SharedFusion, SumFusion, adapt
 from msam.monitor import Monitor
 from msam.sharpness import ASAM, FSAM, GAM, GNP, GSAM, MSAM, SAM, FisherSAM, ImbSAM, LookSAM, Sharpness
@@ -47,6 +47,7 @@ __all__ = [
     "adapt",
     "diagnose",
     "shapley",
+    "tasks",
 ]
 
 _LATE = {"diagnose": "msam.diagnosis"}

@@ -106,7 +106,7 @@ def test_frozen_encoders_stay_bit_for_bit_and_the_fusion_learns(frozen, digits):
     for key, value in before.items():
         assert torch.equal(after[key], value) == key.startswith("encoders."), key
     assert rule.last["radius"] > 0
-    found, _ = module.accuracies(model, data.test)
+    found, _ = module.scores(model, data.test)
     assert found["audio"] > digits["joint"]["audio"] + 0.1  # nothing it knew is lost
     assert found["audio+image"] > digits["joint"]["audio+image"]
 
@@ -138,3 +138,45 @@ def test_an_example_tells_how_to_run_it_and_reads_in_a_sitting(name):
     assert f"python examples/modalities/{name}.py" in example(name).__doc__
     assert len(text.splitlines()) <= 120
     assert re.search(r'\nif __name__ == "__main__":\n    main\(\)\n$', text)
+
+
+def test_each_sensor_explains_the_number_it_knows_and_both_explain_both():
+    found, shares = example("flight").main()
+    assert all(0.4 < found[name] < 0.55 for name in ("camera", "microphone"))
+    assert found["camera+microphone"] > 0.95
+    assert all(0.4 < share < 0.6 for share in shares.values())
+
+
+def test_numbers_of_flights_are_standardised_and_known_to_one_sensor_each():
+    module = example("flight")
+    split = module.flights(4000, seed=3)
+    torch.testing.assert_close(split.target.mean(0), torch.zeros(2), atol=0.05, rtol=0)
+    torch.testing.assert_close(split.target.std(0), torch.ones(2), atol=0.05, rtol=0)
+    low, high = module.SPEED
+    speed = low + (high - low) * (split.target[:, 1] / 12**0.5 + 0.5)
+    pitch = torch.fft.rfft(split.inputs["microphone"][:, 0]).abs()[:, 1:].argmax(1) + 1
+    assert ((pitch / module.SECONDS - speed).abs() < 1.5).double().mean() > 0.95
+    size = split.inputs["camera"].sum((1, 2, 3))
+    assert torch.corrcoef(torch.stack([size, split.target[:, 0]]))[0, 1] < -0.85
+
+
+def test_each_modality_knows_the_keys_it_can_and_both_know_all():
+    found, shares = example("piano").main()
+    most = (8 + 4 * 0.75) / 12  # a key of which nothing is known is up in three cases of four
+    assert all(most - 0.05 < found[name] < most + 0.02 for name in ("camera", "microphone"))
+    assert found["camera+microphone"] > 0.98
+    assert all(0.4 < share < 0.6 for share in shares.values())
+
+
+def test_the_camera_sees_nothing_of_the_hidden_keys_and_the_microphone_hears_nothing_of_the_lowest():
+    module = example("piano")
+    split = module.played(2000, seed=3)
+    keys = split.inputs["camera"][:, 0].mean(1).view(-1, module.KEYS, module.KEY_PIXELS).mean(2)
+    strengths = split.inputs["microphone"][:, module.FREQUENCIES.round().long()]
+    for values, blind in ((keys, module.HIDDEN), (strengths, module.UNHEARD)):
+        apart = [
+            (values[split.target[:, k], k].mean() - values[~split.target[:, k], k].mean()) / values[:, k].std()
+            for k in range(module.KEYS)
+        ]
+        assert all(abs(apart[k]) < 0.3 for k in blind)
+        assert all(apart[k] > 1 for k in range(module.KEYS) if k not in blind)

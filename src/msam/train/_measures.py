@@ -90,7 +90,7 @@ def average_precision(logits: Tensor, target: Tensor) -> float:
     out; NaN where none has any.
 
     >>> average_precision(torch.tensor([[3.0], [2.0], [1.0]]), torch.tensor([[True], [False], [True]]))
-    0.8333333333333334
+    0.8333333333333333
     """
     found = [_precision(z, y) for z, y in zip(logits.T, target.T, strict=True) if y.any()]
     return sum(found) / len(found) if found else float("nan")
