@@ -171,6 +171,51 @@ def test_the_whole_interval_must_lie_beyond_the_threshold(healthy, rule, silent,
         assert [advice.modality for advice in told] == ["modality_1"] * said
 
 
+FAULTS = {
+    "under_trained": {"encoder_gap": (0.2, 0.3), "encoder_lag": (0.2, 0.3), "unimodal": (0.8, 0.9)},
+    "unused": {"fusion_gap": (0.2, 0.3), "fusion_lag": (0.2, 0.3), "encoder_gap": (0, 0)},
+    "brittle": {"missing_accuracy": (0.9, 0.95)},
+    "harmful": {"missing_accuracy": (-0.2, -0.1), "missing_likelihood": (-0.2, -0.1)},
+    "empty": {"probe": (0, 0.04), "unimodal": (0, 0.04), "missing_accuracy": (-0.01, 0.01)},
+    "misled": {"missing_accuracy": (0.1, 0.2), "noisy_accuracy": (0.5, 0.6)},
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_texts_speak_of_the_measure_of_the_task(healthy, rule):
+    made = widened(healthy, "modality_1", **FAULTS.get(rule, {}))
+    pairs = tuple(
+        dataclasses.replace(p, accuracy=Estimate(0.3, 0.2, 0.4), likelihood=Estimate(0.3, 0.2, 0.4)) for p in made.pairs
+    )
+    for task, measure in (("single-label", "accuracy"), ("multi-label", "label accuracy"), ("regression", "R²")):
+        told = dataclasses.replace(made, task=task, measure=measure, pairs=pairs)
+        [one] = RULES[rule](told)
+        assert measure in one.finding
+        rest = str(one).replace(measure, "")
+        assert "accuracy" not in rest
+        assert "R²" not in rest
+        assert task != "regression" or not any(word in str(one) for word in ("ogm_ge", "agm", "class"))
+
+
+def test_of_what_two_tell_together_the_constants_that_cancel_do_not_count(healthy):
+    [pair] = healthy.pairs
+    pair = dataclasses.replace(pair, accuracy=Estimate(0.6, 0.5, 0.7), likelihood=Estimate(0.3, 0.25, 0.35))
+    for offset, said in ((0.0, "50 to 70 points"), (0.3, "20 to 40 points"), (0.45, None), (-0.2, "70 to 90 points")):
+        made = dataclasses.replace(healthy, measure="R²", pairs=(dataclasses.replace(pair, offset=offset),))
+        findings = [advice.finding for advice in RULES["together"](made)]
+        assert len(findings) == (said is not None)
+        assert all(said in finding for finding in findings)
+
+
+def test_where_a_guess_is_nearly_always_right_nobody_is_called_empty(healthy):
+    """As with labels that hardly any sample has: what a modality tells is too little to show."""
+    for chance, said in ((0.75, 1), (0.85, 0)):
+        reach = (chance - 0.05, chance + 0.01)
+        made = widened(healthy, "modality_1", probe=reach, unimodal=reach, missing_accuracy=(0, 0.01))
+        told = list(RULES["empty"](dataclasses.replace(made, chance=chance)))
+        assert [advice.modality for advice in told] == ["modality_1"] * said
+
+
 def test_what_all_lack_alike_is_not_said_of_one(healthy):
     alike = healthy
     for name in healthy.modalities:

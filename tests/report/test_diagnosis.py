@@ -135,3 +135,81 @@ def test_the_page_is_drawn_in_silence_and_modalities_can_be_left_out(
     assert not tab.locator('tr[data-row="image"]').first.is_visible()
     assert wrong == []
     tab.close()
+
+
+def of_task(target: torch.Tensor, names: tuple[str, ...] = ()) -> dict[str, Any]:
+    torch.manual_seed(0)
+    encoders = {name: torch.nn.Linear(3, 4) for name in ("audio", "image")}
+    model = msam.MultimodalModel(encoders, msam.SumFusion({"audio": 4, "image": 4}, target.shape[1]))
+    batch = msam.Batch({name: torch.randn(len(target), 3) for name in encoders}, target)
+    train = [batch]
+    found = msam.diagnose(model, [batch], train=train, unimodal=1, classes=names, resamples=100, progress=False)
+    read: dict[str, Any] = json.loads(json.dumps(found.to_dict()))
+    return read
+
+
+@pytest.fixture(scope="module")
+def numbers() -> dict[str, Any]:
+    return of_task(torch.randn(60, 2))
+
+
+@pytest.fixture(scope="module")
+def labels() -> dict[str, Any]:
+    return of_task(torch.randn(60, 3) > 0.5, ("rain", "wind", "snow"))
+
+
+def words(found: dict[str, Any]) -> str:
+    """Return what the page says before its scripts, charts included."""
+    page = diagnosis.page(found)
+    body = page[page.index("<body>") : page.index('<script type="application/json"')]
+    figures = page[page.index('<script type="application/json"') : page.index("</script>", page.index(body))]
+    return html.unescape(body + json.dumps(json.loads(figures[figures.index(">") + 1 :]), ensure_ascii=False))
+
+
+def test_r2_is_never_called_accuracy_and_there_are_no_classes(numbers: dict[str, Any]) -> None:
+    text = words(numbers)
+    assert re.search(r'<p class="lead">R² -?[\d.]+ % \[.*nothing there, 0.0 % by the mean of the targets\.', text)
+    for word in ("ccuracy", "class of", "right class", "each class", 'href="#classes"', 'id="classes"'):
+        assert word not in text, word
+    assert "regression, measured by R²" in text
+    assert "ridge regression" in text
+    assert "share of R² (%)" in text
+    assert "rise of the squared error" in text
+    assert findings.by_class(numbers) is None
+    assert "classes" not in [chart.name for chart in findings.charts(numbers)]
+
+
+def test_labels_have_names_and_a_table_of_their_own(labels: dict[str, Any]) -> None:
+    text = words(labels)
+    assert re.search(r'<p class="lead">Label accuracy [\d.]+ % \[.* by the more frequent answer to each label\.', text)
+    assert "Within each label" in text
+    assert "Who carries each label" in text
+    assert "a logistic regression for each label" in text
+    assert "each class" not in text
+    table = findings.by_class(labels)
+    assert table is not None
+    assert [row[0] for row in table.rows] == ["rain", "wind", "snow"]
+    assert [row[1] for row in table.rows] == [str(count) for count in labels["counts"]]
+
+
+def test_interactions_are_read_without_what_is_off_on_average(numbers: dict[str, Any]) -> None:
+    told = json.loads(json.dumps(numbers))
+    told["pairs"][0] |= {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}, "offset": 0.45}
+    [row] = findings.tables(told)[-1].rows
+    assert row[-2:] == ("+45.0", "none shown")
+    told["pairs"][0]["offset"] = 0.3
+    [row] = findings.tables(told)[-1].rows
+    assert row[-1] == "synergy"
+
+
+def test_offsets_stand_only_where_there_are_any(numbers: dict[str, Any], labels: dict[str, Any]) -> None:
+    titles = [[column.title for column in findings.tables(one)[-1].columns] for one in (numbers, labels)]
+    assert ["offset (points)" in of for of in titles] == [True, False]
+
+
+def test_the_console_says_it_too(numbers: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(width=220)
+    console.print(diagnosis.console(numbers))
+    told = capsys.readouterr().out
+    assert "What each modality can do, R² (%)" in told
+    assert "ccuracy" not in told

@@ -26,7 +26,8 @@ Rule = Callable[[Diagnosis], Iterator[Advice]]
 def under_trained(found: Diagnosis) -> Iterator[Advice]:
     """An encoder could learn more by itself: `encoder_gap` and `encoder_lag` beyond 0.025.
 
-    What all modalities lack alike is no imbalance, and mostly the price of training them together. Needs `unimodal`.
+    What all modalities lack alike is no imbalance, and mostly the price of training them together. Needs `unimodal`. OGM-GE
+    and AGM go by probabilities, which a regression has not.
     """
     for name, gap in _lagging(found, "encoder", MARGIN / 2, MARGIN / 2):
         mine = found.modalities[name]
@@ -38,7 +39,7 @@ def under_trained(found: Diagnosis) -> Iterator[Advice]:
             f"The encoder of {name} is under-trained: a probe on its features reaches {_percent(mine.probe)}, "
             f"trained on by itself it reaches {_percent(mine.unimodal)} (difference {_interval(gap)} of {found.measure}).",
             f"Let {name} learn: train its encoder by itself first, give it a higher learning rate (mslr), or slow the "
-            "others (ogm_ge, agm, mses).",
+            f"others ({'mses' if found.task == 'regression' else 'ogm_ge, agm, mses'}).",
         )
 
 
