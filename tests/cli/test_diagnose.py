@@ -56,6 +56,25 @@ def test_its_numbers_are_those_of_the_run_on_any_split(run, split):
         assert one.zeroed.value == pytest.approx(measured["modalities"][name]["zeroed"]), name
 
 
+@pytest.mark.parametrize(
+    ("task", "measure", "words"), [("multi-label", "accuracy", "Label accuracy"), ("regression", "r2", "R²")]
+)
+def test_labels_and_numbers_of_a_run_are_diagnosed_as_the_run_measures_them(msam_, tmp_path, task, measure, words):
+    data = {"name": "dial", "task": task, "train_size": 256, "valid_size": 200, "bayes_samples": 10}
+    settings = config(data=data, epochs=2)
+    train(settings, tmp_path / "run")
+    code, out, err = msam_(f"diagnose run {QUICK}")
+    assert code == 0, err
+    assert f"{words} " in out
+    numbers = json.loads((tmp_path / "run" / "diagnosis.json").read_text())
+    measured = evaluate(load_model(tmp_path / "run"), parts.dataset(settings).valid)
+    assert numbers["task"] == task
+    assert numbers["accuracy"]["value"] == pytest.approx(measured[measure], abs=1e-6)
+    for name, one in numbers["modalities"].items():
+        for kind in ("zeroed", "shapley", "head"):
+            assert one[kind]["value"] == pytest.approx(measured["modalities"][name][kind], abs=1e-5), (name, kind)
+
+
 def test_a_model_of_fewer_modalities_than_its_data(tmp_path):
     settings = {"data": {"name": "tests.train.world", "flaw": "present"}, "epochs": 1}
     train(config(settings, method={"name": "unimodal", "modality": "image"}), tmp_path / "image")

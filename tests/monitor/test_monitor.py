@@ -164,6 +164,74 @@ def test_a_resumed_monitor_goes_on_where_it_stopped():
     assert monitor.history == other.history
 
 
+class TestLabelsAndNumbers:
+    """What the contributions of the task tell, whatever type its targets come in."""
+
+    @pytest.mark.parametrize(
+        ("target", "name"),
+        [
+            (torch.randn(16, 4), "regression"),
+            (torch.randn(16, 4) > 0, "multi-label"),
+            (torch.arange(16) % 4, "single-label"),
+        ],
+        ids=["numbers", "labels", "classes"],
+    )
+    def test_the_type_tells_the_task(self, target, name):
+        x, _ = batch()
+        model = multimodal().eval()
+        seen = msam.Monitor(model)(x, target)
+        logits = shapley.coalition_logits(model, model.encode(x))
+        assert seen.contributions == pytest.approx(shapley.contributions(logits, target, task=name).tolist())
+
+    @pytest.mark.parametrize("kind", [torch.bool, torch.long, torch.float32])
+    def test_labels_may_be_bool_integers_or_floats_that_are_named(self, kind):
+        x, _ = batch()
+        labels = torch.randn(16, 4, generator=torch.Generator().manual_seed(0)) > 0
+        named = msam.Monitor(multimodal(), task="multi-label")(x, labels.to(kind))
+        assert named == msam.Monitor(multimodal())(x, labels)
+
+    def test_columns_of_classes_are_classes(self):
+        x, y = batch()
+        assert msam.Monitor(multimodal())(x, y.unsqueeze(1)) == msam.Monitor(multimodal())(x, y)
+
+    def test_one_number_may_come_without_a_second_size(self):
+        y = torch.randn(16)
+        x = {"a": y.unsqueeze(1).clone(), "b": torch.randn(16, 1)}
+        monitor = msam.Monitor(lambda inputs: 0.8 * inputs["a"] + 0.1 * inputs["b"])
+        seen = monitor(x, y)
+        assert seen == msam.Monitor(monitor.model)(x, y.unsqueeze(1))
+        assert seen.contributions[0] > 0.9
+
+    def test_the_whole_batch_tells_the_task_though_few_are_looked_at(self):
+        x, _ = batch()
+        numbers = torch.randn(16, 4)
+        numbers[0] = torch.tensor([0.0, 1.0, 1.0, 0.0])
+        assert msam.Monitor(multimodal(), samples=1)(x, numbers).samples == 1
+
+    @pytest.mark.parametrize(
+        ("target", "said"),
+        [
+            (
+                torch.tensor([[0.0, 1.0, 0.0, 1.0]] * 16),
+                "nothing but 0 and 1. If they are labels, say task='multi-label'",
+            ),
+            (torch.full((16, 4), 2), r"must be 0 or 1, received \(16, 4\)"),
+            (torch.full((16, 4), torch.nan), "must be finite; 16 of 16 rows"),
+            (torch.randn(16, 3), r"of the shape of the logits for a regression, received \(16, 3\)"),
+            (torch.full((16,), 4), "must lie in 0 to 3, as the model has 4 logits; found 4 to 4"),
+            ([0] * 16, "must be a tensor, found list"),
+        ],
+        ids=["ambiguous", "labels", "NaN", "shape", "class", "list"],
+    )
+    def test_targets_that_do_not_fit_are_refused(self, target, said):
+        with pytest.raises(ValueError, match=said):
+            msam.Monitor(multimodal())(batch()[0], target)
+
+    def test_an_unknown_task_is_refused(self):
+        with pytest.raises(ValueError, match="Did you mean 'multi-label'"):
+            msam.Monitor(multimodal(), task="multilabel")
+
+
 class TestWhereItWrites:
     def test_a_function_gets_names_and_step(self):
         told = []
