@@ -1,6 +1,7 @@
 """Tune every row of the evidence's grids with equal budgets, run them on other seeds, and write docs/evidence.md.
 
     python benchmarks/evidence run dial          # tune, then run what is missing; several names, or none for all grids
+    python benchmarks/evidence recommend         # candidates for the recipe `recommended`, and the choice elsewhere
     python benchmarks/evidence write             # the page, from the records alone
 
 Budgets are those of `msam.recipes.evidence.BUDGETS`. What is recorded is skipped and what was interrupted goes on; records
@@ -13,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+import recommended
 from cyclopts import App
 from found import FOLDER, PROBED, controlled, probed, tuned
 from page import written
@@ -47,6 +49,14 @@ def run(*names: str, workers: int = 2, stacked: bool = True) -> None:
         records = record.find(folder / "runs")
         bench.run(bench.controls(controlled(chosen), records).cells(), folder / "runs", engine=engine, stacked=stacked)
         bench.run(probed(chosen).cells(), folder / PROBED, engine=engine)
+
+
+@app.command
+def recommend(workers: int = 2) -> None:
+    """Run the candidates for the recommended setting, and then the choice on held-out worlds and seeds."""
+    engine = engines.load("local")(workers=workers)
+    recommended.choose(engine)
+    recommended.confirm(engine)
 
 
 @app.command

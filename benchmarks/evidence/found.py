@@ -93,12 +93,12 @@ def load(name: str) -> Found | None:
     for row, settings in {**chosen.rows, **controls.rows}.items():
         first = cell(settings, chosen.seeds[0]).run_name()
         if row in chosen.rows or first not in told:
-            rows[row], diverged[row] = _runs(settings, chosen.seeds, records)
+            rows[row], diverged[row] = runs_of(settings, chosen.seeds, records)
         told.add(first)
     curved: dict[str, Mapping[int, Run]] = {}
     if (folder / PROBED).is_dir():
         measured = {found.header["run"]: found for found in record.find(folder / PROBED)}
-        curved = {row: _runs(settings, chosen.seeds, measured)[0] for row, settings in probed(chosen).rows.items()}
+        curved = {row: runs_of(settings, chosen.seeds, measured)[0] for row, settings in probed(chosen).rows.items()}
     choices = tuning.chosen(folder / "tuning")
     return Found(name, {row: runs for row, runs in rows.items() if runs}, diverged, choices, curved)
 
@@ -109,7 +109,10 @@ def _rule(row: str) -> str | None:
     return rule if joint else None
 
 
-def _runs(settings: Settings, seeds: Sequence[int], records: Mapping[str, record.Record]) -> tuple[dict[int, Run], int]:
+def runs_of(
+    settings: Settings, seeds: Sequence[int], records: Mapping[str, record.Record]
+) -> tuple[dict[int, Run], int]:
+    """Return the finished runs of a row by seed, and how many diverged."""
     named = {seed: records.get(cell(settings, seed).run_name()) for seed in seeds}
     done = {seed: finished([found], selection.load("best_validation"))[0] for seed, found in named.items() if found}
     diverged = sum(

@@ -14,7 +14,7 @@ from msam.recipes._values import DATASETS
 from msam.train import config, parts
 
 ROOT = Path(__file__).parents[2]
-NAMES = recipes.names()
+NAMES = paper.names()
 ROWS = {name: paper.found(name) for name in NAMES}
 SETTINGS = [(dataset, fusion) for dataset in DATASETS for fusion in ("late", "early")]
 

@@ -12,7 +12,7 @@ from msam.train import parts, train
 from tests.recipes._few import MADE, SPLITS, cut, root_of, small_transformer
 
 SHORT = {"epochs": 1, "record_every": 1, "threads": 1, "accelerator": "cpu"}
-ROWS = [paper.found(name) for name in recipes.names()]
+ROWS = [paper.found(name) for name in paper.names()]
 HEADLINE = [row.name for row in ROWS if row.row == "msam" and row.dataset in MADE]
 UNUSUAL = (("urfunny", "late"), ("ave_features", "early"))
 """Three modalities, and segments with attention: where methods meet what is not in their papers."""

@@ -12,9 +12,6 @@ from typing import Any, NamedTuple
 from msam import checks, methods
 from msam.recipes._methods import values_of
 from msam.recipes._values import COMMON, DATASETS, SHARPNESS, Value
-from msam.train import RunConfig
-from msam.train import config as checked
-from msam.train.config import laid_over
 
 PREFIX = "paper/"
 
@@ -39,7 +36,7 @@ class Row(NamedTuple):
 
 
 def names() -> list[str]:
-    """Return the names of all recipes.
+    """Return the names of the paper's recipes.
 
     >>> len(names()), names()[0]
     (187, 'paper/avmnist-late-agm')
@@ -64,22 +61,6 @@ def settings(name: str) -> dict[str, Any]:
         else:
             nested[part] = value
     return nested
-
-
-def config(name: str, **overrides: Any) -> RunConfig:
-    """Return the configuration of a recipe.
-
-    Arguments:
-        name: of the recipe.
-        overrides: values that go over it: `epochs=50`, `data={"root": "..."}`; a part of another name replaces it whole.
-
-    Raises:
-        ValueError: if there is no such recipe, with the nearest known name; for an unknown key or a value out of range.
-
-    >>> config("paper/avmnist-late-sam", epochs=50).sharpness["name"]
-    'sam'
-    """
-    return checked(laid_over(settings(name), overrides))
 
 
 def values(name: str) -> list[Value]:
