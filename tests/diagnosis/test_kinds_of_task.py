@@ -10,7 +10,7 @@ from torch import nn
 
 import msam
 from msam import Batch, shapley
-from msam.diagnosis._probe import STRENGTHS, Goal, probe
+from msam.diagnosis._probe import STRENGTHS, Goal, head_of, probe
 from msam.diagnosis._task import KINDS
 from msam.diagnosis.result import Diagnosis, Estimate
 from msam.models import MultimodalModel
@@ -234,10 +234,10 @@ class TestNumbers:
     def test_the_unit_does_not_matter(self):
         world = tasks.numbers(4)
         model = tasks.model(world)
-        other = World(*([b._replace(target=b.target * 250) for b in part] for part in world))
+        other = World(*([b._replace(target=b.target * 256) for b in part] for part in world))
         ours, theirs = (
             estimates(msam.diagnose(of, w.valid, train=w.train, unimodal=2, **QUICK))
-            for of, w in ((model, world), (scaled(model, 250), other))
+            for of, w in ((model, world), (scaled(model, 256), other))
         )
         assert ours.keys() == theirs.keys()
         for key in ours:
@@ -288,6 +288,19 @@ class TestNumbers:
         best = STRENGTHS[int(np.argmin(missed))]
         expected = ridge(features, targets, best, features)
         assert np.abs(made.logits(x).numpy() - expected).max() < 1e-3 * targets.std()
+
+    def test_an_encoder_is_trained_on_from_what_its_probe_tells(self):
+        world = tasks.numbers(4)
+        x = torch.cat([b.inputs["audio"] for b in world.train])
+        y = 40 + 7 * torch.cat([b.target for b in world.train])
+        goal = Goal(KINDS["regression"].task, 1, KINDS["regression"].unit(y))
+        made = probe(x, y, goal)
+        told = goal.unit.answered(head_of(goal, made)(x))
+        assert torch.allclose(told.double(), made.logits(x), atol=1e-3)
+        model = tasks.model(world)
+        options = {**QUICK, "train": world.train}
+        one = msam.diagnose(model, world.valid, unimodal=1, **options).modalities["audio"]
+        assert one.unimodal.value == pytest.approx(one.probe.value, abs=0.1), "one epoch does not set it back"
 
     def test_the_encoder_that_was_kept_from_learning_is_found(self):
         for seed, lazy in enumerate(("audio", "image", "audio")):

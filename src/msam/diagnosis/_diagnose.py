@@ -13,7 +13,7 @@ from msam.diagnosis._batches import batches
 from msam.diagnosis._collect import Collected, collect, features_of
 from msam.diagnosis._found import batch_dominance, columns, findings, modality, pairs
 from msam.diagnosis._game import Game, game
-from msam.diagnosis._probe import Goal, probe, trained
+from msam.diagnosis._probe import Goal, Probe, head_of, probe, trained
 from msam.diagnosis._progress import Shown, shown
 from msam.diagnosis._sharpness import SAMPLES, Sharp, sharpness
 from msam.diagnosis._task import HIT, KINDS
@@ -167,13 +167,15 @@ def _known(
     features, y, outputs, kept = features_of(seen, one_pass, told, most=PROBED, keep=SAMPLES)
     goal = Goal(told.task, outputs, KINDS[told.task.name].unit(y))
     known: dict[str, dict[str, Any]] = {}
+    probes: dict[str, Probe] = {}
     for name in bar.over(list(seen.encoded), "probes"):
-        known.setdefault("probe", {})[name] = _probing(probe(features[name], y, goal, seed).logits, name)
+        probes[name] = probe(features[name], y, goal, seed)
+        known.setdefault("probe", {})[name] = _probing(probes[name].logits, name)
     for name in seen.encoded if unimodal else ():
         epochs = chain.from_iterable(read() for _ in range(unimodal))
         shown_ = bar.over(epochs, f"training {name}", (_length(train) or 0) * unimodal or None)
         with replayed(random_state()):
-            alone = trained(seen, name, shown_, told, goal, features[name].shape[1], seed=seed)
+            alone = trained(seen, name, shown_, told, goal, head_of(goal, probes[name], seed))
         known.setdefault("unimodal", {})[name] = _asking(seen, alone.model, alone.head, goal, name)
     return known, kept
 

@@ -46,6 +46,13 @@ class Probe(NamedTuple):
         x = (features.to(self.mean.device).double() - self.mean) * self.scale
         return self.unit.answered(x @ self.weight.T + self.bias)
 
+    def begin(self, head: nn.Linear) -> None:
+        """Give a head on the features as they are the answers of the probe, in its unit."""
+        weight = self.weight * self.scale
+        with torch.no_grad():
+            head.weight.copy_(weight)
+            head.bias.copy_(self.bias - weight @ self.mean)
+
 
 def probe(features: Tensor, target: Tensor, goal: Goal, seed: int = 0) -> Probe:
     """Return a linear probe of the features with the loss of the task, its penalty chosen on a held-out fifth of them.
@@ -101,10 +108,22 @@ class Trained(NamedTuple):
     head: nn.Module
 
 
-def trained(
-    view: View, modality: str, batches: Iterable[Batch], told: Told, goal: Goal, width: int, *, seed: int = 0
-) -> Trained:
-    """Return a modality's encoder after training it alone, from its weights as they are, with a fresh linear head.
+def head_of(goal: Goal, probe: Probe, seed: int = 0) -> nn.Linear:
+    """Return the linear head with which an encoder is trained: a fresh one, of a regression what the probe has found.
+
+    A class is told by the largest logit, whatever its size, but numbers have a size, which a fresh head would have to find
+    first, for many more steps than the encoder needs.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = nn.Linear(probe.weight.shape[1], goal.outputs)
+    if goal.task.name == "regression":
+        probe.begin(head)
+    return head
+
+
+def trained(view: View, modality: str, batches: Iterable[Batch], told: Told, goal: Goal, head: nn.Linear) -> Trained:
+    """Return a modality's encoder after training it alone, from its weights as they are, with a linear head.
 
     AdamW at a learning rate of 1e-3 with the loss of the task; the model itself is not changed. From its weights as they
     are, so that an encoder that was pretrained is not set back.
@@ -115,13 +134,9 @@ def trained(
         batches: what to train on, epochs one after another.
         told: checks their targets.
         goal: what is learned.
-        width: size of the feature.
-        seed: of the head.
+        head: from its feature to outputs in the unit; trained with it.
     """
-    model = copy.deepcopy(view.model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        head = nn.Linear(width, goal.outputs).to(view.device())
+    model, head = copy.deepcopy(view.model), head.to(view.device())
     twins = dict(zip(view.model.parameters(), model.parameters(), strict=True))
     encoder = [twins[p].requires_grad_(True) for p in view.encoder_parameters(modality)]
     optimizer = torch.optim.AdamW([*encoder, *head.parameters()], lr=RATE)
