@@ -180,7 +180,7 @@ def test_the_truly_best_row_is_seldom_left_out() -> None:
 
     class Run:
         def __init__(self, seed: int, accuracy: float) -> None:
-            self.seed, self.measures = (seed,), {"accuracy": accuracy}
+            self.seed, self.measures = (seed,), {"score": accuracy}
 
     class Row:
         def __init__(self, values: np.ndarray) -> None:

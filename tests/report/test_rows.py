@@ -112,7 +112,7 @@ def test_selection_reads_validation_and_never_test(tmp_path: Path) -> None:
     one(tmp_path / "a.jsonl", config(), train=[0.5, 0.6, 0.7], valid=[0.6, 0.8, 0.7], test=[0.9, 0.5, 0.8])
     (best,), (last,) = read(tmp_path), read(tmp_path, "last")
     assert (best.measures["accuracy"], last.measures["accuracy"]) == (0.5, 0.8)
-    assert best.measures["valid_accuracy"] == 0.8
+    assert best.measures["valid_score"] == 0.8
 
 
 def test_measures_of_a_run(tmp_path: Path) -> None:

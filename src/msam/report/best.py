@@ -27,7 +27,7 @@ class Best:
 
 
 def of(rows: Mapping[str, Row]) -> Best:
-    """Return the rows that are not shown to be below any other, by test accuracy.
+    """Return the rows that are not shown to be below any other, by the measure that decides, on test.
 
     Each row meets every other, paired by seed, and is out when one of its comparisons is lost at 0.05 after Holm's
     correction over the comparisons *of that row*. That is enough for the set as a whole: the truly best row is left out
@@ -37,7 +37,7 @@ def of(rows: Mapping[str, Row]) -> Best:
     Arguments:
         rows: the rows that compete, by name.
     """
-    values = {name: {run.seed: run.measures["accuracy"] for run in row.runs} for name, row in rows.items()}
+    values = {name: {run.seed: run.measures["score"] for run in row.runs} for name, row in rows.items()}
     tests = {(a, b): _test(values[a], values[b]) for a in rows for b in rows if a < b}
     inside, possible = [], False
     for name in rows:

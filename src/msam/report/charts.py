@@ -57,11 +57,12 @@ class Dots:
 
 @dataclass(frozen=True)
 class Surface:
-    """Heights over a square: `heights[i, j]` at `x = axis[i]`, `y = axis[j]`; NaN where there is none."""
+    """Heights in a unit over a square: `heights[i, j]` at `x = axis[i]`, `y = axis[j]`; NaN where there is none."""
 
     label: str
     axis: Array
     heights: Array
+    unit: str
 
 
 Mark = Line | Area | Dots | Surface

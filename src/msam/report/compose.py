@@ -69,9 +69,9 @@ def report(
     Writes `table`, `paired` (where there is something to compare), `sharpness` (where it was probed), `ranks` (where
     datasets and fusions are enough to rank over) in the formats of tables, a picture per chart in those of pictures, and
     `page.html`; with several datasets or fusions the names of the pictures say of which. `table.md` holds all of these
-    tables. With several datasets also the paper's tables: `paper_late`, `paper_early` (any fusion has its own),
-    `paper_gain` and `paper_datasets`. A file appears whole or not at all; files of an earlier report in the folder that
-    this one does not write are taken away.
+    tables. With several datasets also the paper's tables, which are of accuracies: `paper_late`, `paper_early` (any fusion
+    has its own), `paper_gain` and `paper_datasets`. A file appears whole or not at all; files of an earlier report in the
+    folder that this one does not write are taken away.
 
     Arguments:
         paths: one or several, records (`*.jsonl`) or folders that hold some.
@@ -95,9 +95,10 @@ def report(
     ranks, why_not = ranking.over(blocks)
     notes += controls.notes((block, row) for block in blocks for row in pairs.champions(block))
     notes += [why_not] if why_not else []
-    several = len({run.config["data"]["name"] for run in runs}) > 1
-    about = provenance.about(runs, selection)
-    printed = _paper(blocks, about, beside=theirs) if paper or theirs or several else {}
+    rated = [block for block in blocks if block.task.rated]
+    several = len({block.runs[0].config["data"]["name"] for block in rated}) > 1
+    printed = _paper(rated, selection, beside=theirs) if paper or theirs or several else {}
+    notes += papers.left_out(blocks) if paper or theirs or several else []
     made = Report(tuple(found), tuple(notes), (), ranks, printed)
     return replace(made, paths=folder.write(Path(out), _files(made, selection, wanted)))
 
@@ -117,7 +118,10 @@ def _tables(found: Sequence[Section], ranks: Ranks | None) -> list[Table]:
     return [table for section in found for table in section.tables] + ([tables.ranks(ranks)] if ranks else [])
 
 
-def _paper(blocks: Sequence[Block], about: str, *, beside: bool) -> dict[str, Table]:
+def _paper(blocks: Sequence[Block], selection: Selection, *, beside: bool) -> dict[str, Table]:
+    if not blocks:
+        return {}
+    about = provenance.about([run for block in blocks for run in block.runs], selection)
     fusions = papers.fusions(blocks)
     found = {f"paper_{labels.slug(name)}": papers.accuracy(name, of, beside=beside) for name, of in fusions.items()}
     multimodal = [block for of in fusions.values() for block in of]

@@ -9,7 +9,7 @@ from msam.report.marks import dots, seeds
 from msam.report.rows import Block, Row
 from msam.report.runs import Run, number
 from msam.report.stats import summary
-from msam.report.table import Column, Spread, Table
+from msam.report.table import Column, Spread, Table, digits_of
 
 Get = Callable[[dict[str, Any]], float]
 
@@ -42,7 +42,8 @@ def table(block: Block) -> Table | None:
     for rank, (title, _, get) in enumerate([*_measures(block), ("Training loss", "", _loss)]):
         spreads = [_spread(row, get) for row in rows]
         keys = (f"{title} mean", f"{title} sd")
-        columns.append(Column(f"{title} (nats)", "spread", keys, digits=_digits(spreads), rank=rank))
+        digits = digits_of(spread.mean for spread in spreads)
+        columns.append(Column(f"{title} ({block.task.unit})", "spread", keys, digits=digits, rank=rank))
         values.append(spreads)
     counts = [sum(map(bool, map(_found, row.runs))) for row in rows]
     lines = zip((row.label for row in rows), counts, *values, strict=True)
@@ -52,12 +53,6 @@ def table(block: Block) -> Table | None:
     return Table(f"{block.title}: sharpness of the minima", tuple(columns), tuple(lines), words) if rows else None
 
 
-def _digits(values: Sequence[Spread]) -> int:
-    """Digits behind the point that show three of the largest mean."""
-    largest = max((abs(value.mean) for value in values if math.isfinite(value.mean)), default=0.0)
-    return max(0, 2 - math.floor(math.log10(largest))) if largest else 3
-
-
 def _rows(block: Block) -> list[Row]:
     return [row for row in block.rows if any(map(_found, row.runs))]
 
@@ -65,9 +60,9 @@ def _rows(block: Block) -> list[Row]:
 def _measures(block: Block) -> list[tuple[str, str, Get]]:
     """Title, axis and measure of each panel and column."""
     alone = block.modalities if len(block.modalities) > 1 else ()
-    rise = f"rise at radius {RADIUS} (nats)"
+    rise = f"rise at radius {RADIUS} ({block.task.unit})"
     return [
-        ("Largest eigenvalue of the Hessian", "eigenvalue, joint loss (nats)", _eigenvalue),
+        ("Largest eigenvalue of the Hessian", f"eigenvalue, joint loss ({block.task.unit})", _eigenvalue),
         ("SAM's measure, joint loss", rise, _rise(None)),
         *((f"SAM's measure, {name} alone", rise, _rise(name)) for name in alone),
     ]

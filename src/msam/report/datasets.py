@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msam.report import labels, theirs
+from msam.report import labels, measures, theirs
 from msam.report.rows import Block
 from msam.report.runs import Run
 from msam.report.table import NONE, Column, Table, Value
@@ -32,7 +32,7 @@ def table(blocks: Sequence[Block], *, beside: bool = False) -> Table:
         Column("Fingerprint", keys=("fingerprint",), rank=4),
     ]
     columns += [Column("Samples, theirs", "number", ("samples, theirs",), digits=0)] if beside else []
-    found: dict[tuple[str, str], tuple[Block, Run]] = {}
+    found: dict[tuple[str, ...], tuple[Block, Run]] = {}
     for block in blocks:
         run = max(block.runs, key=lambda run: len(run.modalities))
         found.setdefault(run.same_data, (block, run))
@@ -41,6 +41,11 @@ def table(blocks: Sequence[Block], *, beside: bool = False) -> Table:
         "Read from the records' headers. Sizes are samples. Shape: of one sample, before the encoder",
         "Splits: the data's settings that decide them; the pages of docs/data/ say what they mean",
         "Fingerprint: the first digits of the sha256 of all content",
+    ]
+    words += [
+        f"Classes of {dataset_of(block)}: {block.task.outputs}"
+        for block, _ in found.values()
+        if block.task is not measures.CLASSES
     ]
     words += ["Theirs: samples in Table 3 of the M-SAM paper, all splits together"] if beside else []
     return Table("Datasets", tuple(columns), values, ". ".join(words) + ".")

@@ -42,7 +42,7 @@ def _shared(block: Block, rows: Sequence[Row], style: Style) -> Chart:
         "gradients",
         "Gradients of the modalities",
         caption,
-        _panels(rows, style, norms, cosines),
+        _panels(block, rows, style, norms, cosines),
         columns=2 if len(norms) == 3 else len(norms),
         tab="where modalities meet",
         file="gradients",
@@ -61,7 +61,7 @@ def _encoders(block: Block, rows: Sequence[Row], style: Style) -> Chart:
         "gradients",
         "Gradients of the modalities",
         caption,
-        _panels(rows, style, own + joint, cosines),
+        _panels(block, rows, style, own + joint, cosines),
         columns=len(block.modalities),
         tab="on the encoders",
         file="gradients-encoders",
@@ -69,13 +69,18 @@ def _encoders(block: Block, rows: Sequence[Row], style: Style) -> Chart:
 
 
 def _panels(
-    rows: Sequence[Row], style: Style, norms: Sequence[tuple[str, Get]], cosines: Sequence[tuple[str, Get]]
+    block: Block,
+    rows: Sequence[Row],
+    style: Style,
+    norms: Sequence[tuple[str, Get]],
+    cosines: Sequence[tuple[str, Get]],
 ) -> tuple[Panel, ...]:
     """Norms on one scale from 0, then cosines; those with nothing to show are left out."""
     lengths = [(title, _over(rows, style, get)) for title, get in norms]
     tops = [mark.y if mark.high is None else np.fmax(mark.y, mark.high) for _, marks in lengths for mark in marks]
     top = 1.05 * max((float(np.nanmax(values)) for values in tops), default=1.0) or 1.0
-    found = [Panel(title, "epoch", "gradient norm (nats)", marks, y_range=(0.0, top)) for title, marks in lengths]
+    unit = f"gradient norm ({block.task.unit})"
+    found = [Panel(title, "epoch", unit, marks, y_range=(0.0, top)) for title, marks in lengths]
     found += [
         Panel(title, "epoch", "cosine", _over(rows, style, get), y_range=(-1.05, 1.05), zero=True)
         for title, get in cosines

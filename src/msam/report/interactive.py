@@ -88,7 +88,7 @@ def _surface(surface: Surface, heights: tuple[float, float]) -> dict[str, Any]:
             cmin=low,
             cmax=high,
             colorscale="Viridis",
-            colorbar={"thickness": 10, "len": 0.7, "x": 1.0, "title": {"text": "nats"}},
+            colorbar={"thickness": 10, "len": 0.7, "x": 1.0, "title": {"text": surface.unit}},
             lighting={"ambient": 0.75, "diffuse": 0.5, "specular": 0.05},
             hovertemplate="x %{x:.2f}, y %{y:.2f}: loss %{z:.4g}<extra></extra>",
             name=surface.label,

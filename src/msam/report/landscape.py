@@ -22,15 +22,15 @@ def chart(block: Block) -> Chart:
     """Return the chart of the `landscape` probe, a surface per row; without panels where nothing was probed.
 
     One run of each row stands for it, of the lowest seed that all have. Of several rows of one name the one with the best
-    mean validation accuracy is shown.
+    mean score on validation is shown.
     """
     chosen = _runs(_rows(block))
     panels = [
         Panel(
             row.label,
             "x, along d₁",
-            f"{run_name}; loss {number(found.get('loss')):.3g} nats in the middle",
-            [Surface(row.label, np.array(found["axis"], dtype=float), heights)],
+            f"{run_name}; loss {number(found.get('loss')):.3g} {block.task.unit} in the middle",
+            [Surface(row.label, np.array(found["axis"], dtype=float), heights, block.task.unit)],
             row=row.label,
         )
         for row, run_name, found in chosen

@@ -9,8 +9,21 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from plotly.offline import get_plotlyjs
 
-from msam.report import commands, critical, curves, gains, interactive, marks, overview, pairs, provenance, tables
+from msam.report import (
+    commands,
+    critical,
+    curves,
+    gains,
+    interactive,
+    marks,
+    measures,
+    overview,
+    pairs,
+    provenance,
+    tables,
+)
 from msam.report.charts import Area, Chart
+from msam.report.measures import Task
 from msam.report.ranks import Ranks
 from msam.report.rows import Row
 from msam.report.runs import Run
@@ -36,6 +49,7 @@ def render(
         papers: the paper's tables, where they are wanted.
     """
     figures: dict[str, Any] = {}
+    tasks = measures.each(section.block.task for section in sections)
     shown = [_section(section, f"s{position}", figures) for position, section in enumerate(sections)]
     gained = gains.chart(sections)
     labels = {row.label: section.style.colours[row.label] for section in sections for row in section.block.rows}
@@ -50,7 +64,9 @@ def render(
         notes=notes,
         ranks=tables.ranks(ranks) if ranks else None,
         diagram=critical.svg(ranks) if ranks else "",
-        selection=selection,
+        selection=selection.name,
+        rule=measures.rule(selection, tasks),
+        words=_words(tasks),
         runs=sum(len(section.block.runs) for section in sections),
         figures=figures,
         plotly=get_plotlyjs(),
@@ -75,6 +91,7 @@ def _section(section: Section, id_: str, figures: dict[str, Any]) -> dict[str, A
     return {
         "id": id_,
         "title": block.title,
+        "measured": block.task.measured,
         "facts": list(_facts(block.runs[-1])),
         "results": section.results,
         "paired": section.paired,
@@ -85,6 +102,17 @@ def _section(section: Section, id_: str, figures: dict[str, Any]) -> dict[str, A
             for name, charts in groupby(section.charts, key=lambda chart: chart.name)
         ],
         "rows": [_row(row) for row in block.rows],
+    }
+
+
+def _words(tasks: Sequence[Task]) -> dict[str, str]:
+    """What the page says of all sections together, in the words of their tasks."""
+    return {
+        "measured": measures.measured(tasks),
+        "many": measures.either(task.many for task in tasks),
+        "rated": measures.measured(task for task in tasks if task.rated),
+        "shapley": measures.either(task.shapley for task in tasks),
+        "own": measures.either(task.own for task in tasks),
     }
 
 
@@ -129,7 +157,7 @@ def _row(row: Row) -> dict[str, Any]:
                 "seed": marks.seed_name(run),
                 "epoch": run.epoch["epoch"],
                 "epochs": len(run.record.epochs),
-                "accuracy": _percent(run.measures["accuracy"]),
+                "score": _percent(run.measures["score"]),
                 "seconds": f"{(run.record.end or {}).get('seconds', math.nan):.1f}",
                 "path": str(run.record.path),
                 "command": commands.command(run.config),
@@ -144,8 +172,10 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     header = run.record.header
     data = header["data"]
     yield "modalities", ", ".join(run.modalities)
+    if run.task is not measures.CLASSES:
+        yield "task", run.task.name
     classes = ", ".join(map(str, header.get("classes") or []))
-    yield "classes", f"{header.get('num_classes')}" + (f" ({classes})" if 0 < len(classes) <= 80 else "")
+    yield run.task.outputs, f"{header.get('num_classes')}" + (f" ({classes})" if 0 < len(classes) <= 80 else "")
     yield "samples", " / ".join(f"{size} {name}" for name, size in data.get("sizes", {}).items())
     yield "parameters", f"{header['parameters']:,}" if header.get("parameters") else "unknown"
     yield "fingerprint", str(data.get("fingerprint"))[:12]
@@ -153,5 +183,5 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
         yield name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _percent(accuracy: float) -> str:
-    return f"{100 * accuracy:.1f}" if math.isfinite(accuracy) else "–"
+def _percent(score: float) -> str:
+    return f"{100 * score:.1f}" if math.isfinite(score) else "–"

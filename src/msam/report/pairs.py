@@ -17,7 +17,7 @@ def paired(
     b: Sequence[Record],
     *,
     names: tuple[str, str] = ("a", "b"),
-    metric: str = "accuracy",
+    metric: str = "score",
     select: str = "best_validation",
 ) -> Comparison:
     """Compare two sets of records seed by seed: `a` - `b`.
@@ -26,7 +26,8 @@ def paired(
         a: records of one configuration, one per seed; unfinished ones are left out.
         b: records of another, on the same data.
         names: what the two are called.
-        metric: a test measure: "accuracy", "macro_f1", "nll", "tau", or of one modality, "zeroed.audio".
+        metric: a test measure: "score", the one that decides (accuracy, or R² of a regression), any other of the task by
+            its name in the record ("macro_f1", "nll", "rmse"), "tau", or the deciding one of one modality, "zeroed.audio".
         select: which epoch is read.
 
     Raises:
@@ -45,12 +46,12 @@ def paired(
 
 
 def comparisons(block: Block) -> list[Comparison]:
-    """Compare test accuracies within a block, Holm over them all.
+    """Compare the measure that decides on test within a block, Holm over them all.
 
     Every row meets Joint, M-SAM meets SAM and its controls, which meet nobody else but for the ensemble. Models of one
     modality are no competitors of Joint and stay out of the family. Where there are several Joint rows, a row meets the
     one that shares its other settings, else its length. Where there are several M-SAM or SAM rows of one method, those with
-    the best mean validation accuracy meet; a SAM row that is a control is no candidate where there is another.
+    the best mean of it on validation meet; a SAM row that is a control is no candidate where there is another.
     """
     found = [stats.compare(a.label, b.label, *v) for a, b in meeting(block) if (v := _shared(a, b))[0]]
     return stats.family(found)
@@ -101,8 +102,8 @@ def champions(block: Block) -> list[Row]:
 
 
 def best(rows: Sequence[Row]) -> Row | None:
-    """Return the row with the best mean validation accuracy, the first on ties; None of none."""
-    return max(rows, key=lambda row: np.nan_to_num(np.mean(row.values("valid_accuracy"))), default=None)
+    """Return the row with the best mean validation score, the first on ties; None of none."""
+    return max(rows, key=lambda row: np.nan_to_num(np.mean(row.values("valid_score"))), default=None)
 
 
 def _own_sam(block: Block, method: str) -> Row | None:
@@ -129,7 +130,7 @@ def _joint(block: Block, row: Row) -> Row | None:
 
 
 def _shared(a: Row, b: Row) -> tuple[list[float], list[float]]:
-    return _values(a.runs, b.runs, "accuracy")
+    return _values(a.runs, b.runs, "score")
 
 
 def _values(a: Sequence[Run], b: Sequence[Run], metric: str) -> tuple[list[float], list[float]]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from msam.report import best, gains, pairs, stats, theirs
+from msam.report import best, gains, measures, pairs, stats, theirs
 from msam.report.best import Best
 from msam.report.datasets import dataset_of
 from msam.report.rows import Block, Row
@@ -36,6 +36,14 @@ def fusions(blocks: Sequence[Block]) -> dict[str, list[Block]]:
         if fusion and block.multimodal:
             found.setdefault(fusion["name"], []).append(block)
     return found
+
+
+def left_out(blocks: Sequence[Block]) -> list[str]:
+    """Return a note on the blocks that the paper's tables leave out: those without an accuracy."""
+    titles = [block.title for block in blocks if not block.task.rated]
+    return [
+        f"The paper's tables are of accuracies; a regression has none and is left out: {'; '.join(titles)}."
+    ] * bool(titles)
 
 
 def accuracy(fusion: str, blocks: Sequence[Block], *, beside: bool = False) -> Table:
@@ -208,6 +216,9 @@ def _title(fusion: str) -> str:
 def _words(kind: str, blocks: Sequence[Block], found: Sequence[Best], *, printed: bool, beside: bool) -> Iterator[str]:
     """The sentences of the caption."""
     yield f"Test accuracy. Acc: all modalities together; of one modality, {WORDS[kind]}. In brackets: {_interval()}"
+    labels = [dataset_of(block) for block in blocks if block.task is not measures.CLASSES]
+    if labels:
+        yield f"Acc of {', '.join(labels)}: {measures.LABELS.measured}."
     yield _marks_in_words(blocks, found)
     yield (
         "Cost: backward passes per step and time per step over that of Joint, as recorded"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msam.record import Record
-from msam.report import labels
+from msam.report import labels, measures
 from msam.report.rows import Block
 from msam.report.runs import Run, diverged
 from msam.selection import Selection
@@ -14,7 +14,7 @@ from msam.selection import Selection
 def caption(block: Block, selection: Selection) -> str:
     """Return the line under a block's table."""
     sentences = [
-        f"Selection {selection.name}: {selection.words}; test is read once, at that epoch",
+        f"Selection {selection.name}: {measures.rule(selection, [block.task])}; test is read once, at that epoch",
         seeds(block.runs),
         "± is one standard deviation over seeds (n − 1)",
         f"Data {fingerprints(block.runs)}",
@@ -28,7 +28,7 @@ def caption(block: Block, selection: Selection) -> str:
 
 def about(runs: Sequence[Run], selection: Selection) -> str:
     """Return what a table that stands alone must say: how the epoch was chosen, and of which seeds it is."""
-    return f"Selection {selection.name}: {selection.words}. {seeds(runs)}."
+    return f"Selection {selection.name}: {measures.rule(selection, (run.task for run in runs))}. {seeds(runs)}."
 
 
 def seeds(runs: Sequence[Run]) -> str:

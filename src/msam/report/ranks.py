@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from msam.report import pairs
+from msam.report.measures import CLASSES, Task
 from msam.report.rows import Block
 from msam.report.stats import LEVEL
 
@@ -18,11 +19,12 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Ranks:
-    """Ranks of N blocks' rows, 1 for the highest test accuracy, ties with their mean rank; rows by mean rank.
+    """Ranks of N blocks' rows, 1 for the highest test score, ties with their mean rank; rows by mean rank.
 
     Attributes:
         rows: names of the k rows, the best mean rank first.
         blocks: titles of the N blocks.
+        tasks: their tasks, which say what the values are.
         values: `(N, k)`, the means over seeds.
         ranks: `(N, k)`.
         statistic: Friedman's chi squared, corrected for ties.
@@ -35,6 +37,7 @@ class Ranks:
 
     rows: tuple[str, ...]
     blocks: tuple[str, ...]
+    tasks: tuple[Task, ...]
     values: Array
     ranks: Array
     statistic: float
@@ -71,8 +74,10 @@ class Ranks:
         return [self.rows[i] for i in sorted(inside - {row})]
 
 
-def friedman(values: Array, rows: Sequence[str], blocks: Sequence[str], *, left: Sequence[str] = ()) -> Ranks:
-    """Return ranks and tests of values `(N, k)`, N blocks of k >= 3 rows, higher is better.
+def friedman(
+    values: Array, rows: Sequence[str], blocks: Sequence[str], *, tasks: Sequence[Task] = (), left: Sequence[str] = ()
+) -> Ranks:
+    """Return ranks and tests of values `(N, k)`, N blocks of k >= 3 rows, higher is better; of classes if not said.
 
     Raises:
         ValueError: if there are fewer than three rows, or fewer blocks than could tell any two rows apart.
@@ -96,6 +101,7 @@ def friedman(values: Array, rows: Sequence[str], blocks: Sequence[str], *, left:
     return Ranks(
         tuple(rows[i] for i in order),
         tuple(blocks),
+        tuple(tasks) or (CLASSES,) * n,
         values[:, order],
         ranks[:, order],
         statistic,
@@ -144,7 +150,7 @@ def over(blocks: Sequence[Block]) -> tuple[Ranks | None, str]:
     """Return the ranks over blocks and no words, or no ranks and why there are none; nothing at all of a single block.
 
     Rows are matched by name, method and rule, and only those that every block has are ranked. Where a block has several of
-    one name, the one with the best mean validation accuracy stands for it. Controls have names of their own. Models of
+    one name, the one with the best mean score on validation stands for it. Controls have names of their own. Models of
     one modality are left out.
     """
     if len(blocks) < 2:
@@ -152,7 +158,7 @@ def over(blocks: Sequence[Block]) -> tuple[Ranks | None, str]:
     found = [pairs.standing(block) for block in blocks]
     names = [name for name in found[0] if all(name in rows for rows in found)]
     left = list(dict.fromkeys(name for rows in found for name in rows if name not in names))
-    values = np.array([[np.mean(rows[name].values("accuracy")) for name in names] for rows in found])
+    values = np.array([[np.mean(rows[name].values("score")) for name in names] for rows in found])
     finite = np.isfinite(values).all(0) if names else np.zeros(0, dtype=bool)
     left += [name for name, known in zip(names, finite, strict=True) if not known]
     names = [name for name, known in zip(names, finite, strict=True) if known]
@@ -166,4 +172,5 @@ def over(blocks: Sequence[Block]) -> tuple[Ranks | None, str]:
             f"No ranks over the {len(blocks)} blocks: they could tell none of the {len(names)} rows apart. "
             f"{enough_blocks(len(names))} blocks are the fewest that could."
         )
-    return friedman(values[:, finite], names, [block.title for block in blocks], left=left), ""
+    titles, tasks = [block.title for block in blocks], [block.task for block in blocks]
+    return friedman(values[:, finite], names, titles, tasks=tasks, left=left), ""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from msam.report import labels
+from msam.report.measures import Task
 from msam.report.runs import BOOK_KEEPING, Run
 
 Item = TypeVar("Item")
@@ -67,6 +68,11 @@ class Block:
     rows: tuple[Row, ...]
 
     @property
+    def task(self) -> Task:
+        """What was asked in all runs of the block."""
+        return self.rows[0].runs[0].task
+
+    @property
     def runs(self) -> list[Run]:
         """All runs of the block."""
         return [run for row in self.rows for run in row.runs]
@@ -80,8 +86,8 @@ class Block:
 def blocks(runs: Sequence[Run]) -> list[Block]:
     """Group runs into blocks of rows.
 
-    A block is a dataset with its settings and a fusion; a row is a configuration but for its seeds. A unimodal run
-    without fusion joins every block of its data. Equal data in two places are the same.
+    A block is a dataset with its settings, its task and a fusion; a row is a configuration but for its seeds. A unimodal
+    run without fusion joins every block of its data. Equal data in two places are the same.
     """
     data = _grouped(runs, lambda run: run.same_data)
     parts: list[list[Run]] = []
@@ -125,7 +131,7 @@ def _modalities(runs: Iterable[Run]) -> tuple[str, ...]:
 def _titles(runs: Sequence[Run]) -> list[str]:
     """A title for each block's run: settings only where names do not suffice, and places only where settings do not."""
     titles = [_title(run) for run in runs]
-    configs = [{"data": run.data, "fusion": run.config.get("fusion")} for run in runs]
+    configs = [{"data": run.data, "task": run.task.name, "fusion": run.config.get("fusion")} for run in runs]
     for alike in _grouped(range(len(runs)), lambda i: (titles[i], repr(configs[i]))).values():
         if len(alike) > 1:
             for i, end in zip(alike, labels.ends([runs[i].place for i in alike]), strict=True):

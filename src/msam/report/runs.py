@@ -8,7 +8,9 @@ from typing import Any
 
 from msam import record
 from msam.record import WORLDS, Record
-from msam.selection import Selection, without_auxiliary
+from msam.report import measures
+from msam.report.measures import Task
+from msam.selection import Selection, score, without_auxiliary
 
 BOOK_KEEPING = ("record_every", "checkpoint_every", "threads", "probes")
 """Fields of a configuration that decide how a run is watched, not what it is."""
@@ -17,7 +19,7 @@ PLACES = ("root", "file")
 """Settings of data that say where they lie, not what they are."""
 
 KINDS = ("zeroed", "shapley", "head")
-"""Kinds of accuracy of a single modality: others absent; argmax of its Shapley logits; its own head."""
+"""Kinds of the deciding measure of a single modality: others absent; its Shapley logits; its own head."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Run:
     def name(self) -> str:
         """The run's name, or its file's where it has none."""
         return str(self.record.header.get("run") or self.record.path.stem)
+
+    @property
+    def task(self) -> Task:
+        """What was asked; records before there were several tasks are of classes."""
+        return measures.task(self.record.header.get("task", measures.CLASSES.name))
 
     @property
     def modalities(self) -> list[str]:
@@ -60,8 +67,8 @@ class Run:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The data's settings without where they lie and, of a world, without its seed."""
-        left = (*PLACES, "seed") if self.world else PLACES
+        """The data's settings without where they lie, without their task and, of a world, without its seed."""
+        left = (*PLACES, "task", *(("seed",) if self.world else ()))
         return {key: value for key, value in self.config["data"].items() if key not in left}
 
     @property
@@ -70,10 +77,10 @@ class Run:
         return next((str(self.config["data"][key]) for key in PLACES if self.config["data"].get(key)), "")
 
     @property
-    def same_data(self) -> tuple[str, str]:
-        """What is equal for runs on the same data, wherever they lay: settings and, but for worlds, the fingerprint."""
+    def same_data(self) -> tuple[str, str, str]:
+        """What is equal for runs on the same data: settings, task and, but for worlds, the fingerprint."""
         content = "" if self.world else self.record.header["data"].get("fingerprint") or self.place
-        return repr(sorted(self.data.items())), content
+        return repr(sorted(self.data.items())), self.task.name, content
 
     @property
     def stacked(self) -> bool:
@@ -82,12 +89,16 @@ class Run:
 
     @cached_property
     def measures(self) -> dict[str, float]:
-        """Every number of the tables by key, NaN where it is not known; accuracies, F1 and shares in [0, 1]."""
+        """Every number of the tables by key, NaN where it is not known; accuracies, F1 and shares in [0, 1].
+
+        `score` is the measure that decides, `valid_score` the same on validation; those of the task have their names in the
+        record beside it.
+        """
         test, end = self.epoch["test"], self.record.end or {}
         found = {
-            "accuracy": number(test.get("accuracy")),
-            "valid_accuracy": number(self.epoch["valid"].get("accuracy")),
-            "macro_f1": number(test.get("macro_f1")),
+            "score": score(test),
+            "valid_score": score(self.epoch["valid"]),
+            **{key: number(test.get(key)) for key in self.task.keys},
             "nll": number(test.get("nll")),
             "tau": tau(self.epoch),
             "share": self._of_steps("share"),
@@ -130,7 +141,7 @@ def tau(epoch: dict[str, Any]) -> float:
     """Return the normalised overfitting gap |acc_train - acc_test| / acc_test of an epoch line, in [0, inf).
 
     Eq. 1 of the paper bounds it by 1, which does not hold (train 1, test 0.4 gives 1.5): it is not clamped.
-    NaN where the test accuracy is 0.
+    NaN where the test accuracy is 0, and where there is none: it is not defined for R², which may be 0 or below.
 
     >>> tau({"train": {"accuracy": 1.0}, "test": {"accuracy": 0.25}})
     3.0

@@ -47,7 +47,7 @@ def _section(block: Block, looks: Style, selection: Selection) -> Section:
         compared,
         tables.results(block, " ".join(filter(None, lines))),
         tables.by_kind(block),
-        tables.paired(compared, f"{block.title}: paired comparisons") if compared else None,
+        tables.paired(block, compared) if compared else None,
         curvature.table(block),
         tuple(series.charts(block, compared, looks)),
     )

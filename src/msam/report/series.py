@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msam import selection
 from msam.report import curvature, gradients, landscape, pairs, runs, streams
 from msam.report.charts import Chart, Panel, Style
 from msam.report.marks import BAND, dots, over_epochs, paired_dots, seeds
@@ -29,9 +30,9 @@ def charts(block: Block, comparisons: Sequence[Comparison], style: Style) -> lis
 
 
 def overview(block: Block, comparisons: Sequence[Comparison], style: Style) -> Chart:
-    """Test accuracy of every seed, and the paired differences to Joint."""
+    """The measure that decides of every seed on test, and the paired differences to Joint."""
     reached = [
-        dots(row, style.colours[row.label], [100 * value for value in row.values("accuracy")]) for row in block.rows
+        dots(row, style.colours[row.label], [100 * value for value in row.values("score")]) for row in block.rows
     ]
     gained = [
         paired_dots(
@@ -45,22 +46,24 @@ def overview(block: Block, comparisons: Sequence[Comparison], style: Style) -> C
         )
         for c, ours, joint in pairs.over_joint(block, comparisons)
     ]
-    panels = [Panel("Test accuracy", "accuracy (%)", "", reached)]
+    task = block.task
+    panels = [Panel(f"Test {task.measured}", f"{task.measured} (%)", "", reached)]
     if gained:
-        panels.append(Panel("Difference to Joint, paired by seed", "accuracy points", "", gained, zero=True))
+        panels.append(Panel("Difference to Joint, paired by seed", f"{task.measured} points", "", gained, zero=True))
     caption = (
-        "Small dots are seeds, large dots their means. Bars of the accuracies are ±1 standard deviation over seeds"
+        f"Small dots are seeds, large dots their means. Bars of the {task.many} are ±1 standard deviation over seeds"
         + ("; bars of the differences are 95\u00a0% BCa bootstrap intervals of their mean" if gained else "")
         + f" ({seeds(block)})."
     )
-    return Chart("overview", "Test accuracy at the selected epoch", caption, tuple(panels), columns=2, file="accuracy")
+    title = f"Test {task.measured} at the selected epoch"
+    return Chart("overview", title, caption, tuple(panels), columns=2, file=task.key)
 
 
 def together(block: Block, style: Style) -> Chart:
-    """Accuracy of all modalities together over epochs, on each split."""
+    """The measure that decides, of all modalities together, over epochs, on each split."""
     splits = {"train": "Training", "valid": "Validation", "test": "Test"}
     panels = tuple(
-        Panel(title, "epoch", "accuracy (%)", over_epochs(block.rows, style, _accuracy(split)))
+        Panel(title, "epoch", f"{block.task.measured} (%)", over_epochs(block.rows, style, _together(split)))
         for split, title in splits.items()
     )
     words = "All modalities together. The test panel is there to be looked at: no epoch was chosen by it."
@@ -69,16 +72,17 @@ def together(block: Block, style: Style) -> Chart:
 
 
 def alone(block: Block, style: Style, kind: str) -> Chart:
-    """Validation accuracy of each modality over epochs, by one kind of single-modality accuracy."""
+    """The measure that decides of each modality over epochs, on validation, by one of its kinds."""
+    of = block.task.measured
     panels = tuple(
-        Panel(name, "epoch", "accuracy (%)", over_epochs(rows, style, _alone(name, kind)))
+        Panel(name, "epoch", f"{of} (%)", over_epochs(rows, style, _alone(name, kind)))
         for name in block.modalities
         if (rows := [row for row in block.rows if row.has(name)])
     )
     words = {
-        "zeroed": "Each modality by itself: the model's accuracy with the features of all others set to zero.",
-        "shapley": "Each modality by itself: accuracy of its Shapley value of the logits.",
-        "head": "Each modality by itself: accuracy of its own head or its part of the logits.",
+        "zeroed": f"Each modality by itself: the model's {of} with the features of all others set to zero.",
+        "shapley": f"Each modality by itself: {of} of its Shapley value of the logits.",
+        "head": f"Each modality by itself: {of} of its own head or its part of the logits.",
     }
     caption = f"{words[kind]} Validation. {BAND.format(seeds=seeds(block))}"
     tab, file = f"each alone, {KIND_WORDS[kind]}", "modalities" if kind == "zeroed" else ""
@@ -86,17 +90,17 @@ def alone(block: Block, style: Style, kind: str) -> Chart:
 
 
 def overfitting(block: Block, style: Style) -> Chart:
-    """The normalised overfitting gap tau over epochs (the paper's Figure 2)."""
+    """The normalised overfitting gap tau over epochs (the paper's Figure 2); without lines where no accuracy decides."""
     lines = over_epochs(block.rows, style, runs.tau)
-    caption = "τ = |training accuracy − test accuracy| / test accuracy, not clamped; 0 is no gap. " + BAND.format(
-        seeds=seeds(block)
-    )
+    of = block.task.measured
+    words = f"τ = |training {of} − test {of}| / test {of}, not clamped; 0 is no gap."
+    caption = f"{words} {BAND.format(seeds=seeds(block))}"
     panel = Panel("All modalities together", "epoch", "τ", lines)
     return Chart("tau", "Normalised overfitting gap τ", caption, (panel,), columns=1, file="tau")
 
 
-def _accuracy(split: str) -> Callable[[dict[str, Any]], float]:
-    return lambda epoch: 100 * number(epoch[split].get("accuracy"))
+def _together(split: str) -> Callable[[dict[str, Any]], float]:
+    return lambda epoch: 100 * selection.score(epoch[split])
 
 
 def _alone(name: str, kind: str) -> Callable[[dict[str, Any]], float]:

@@ -47,7 +47,7 @@ def draw(figure: Figure, chart: Chart, body: tuple[float, float, float, float]) 
             _surface(axes, panel, norm, viewpoint)
     bar: Axes = figure.add_axes((left + width - 0.66 * BAR, bottom + 0.25 * height, 0.012, 0.5 * height))
     figure.colorbar(ScalarMappable(norm, COLOURS), cax=bar)
-    bar.set_title("nats", fontsize=8, loc="left", weight="normal")
+    bar.set_title(chart.surfaces[0].unit, fontsize=8, loc="left", weight="normal")
     bar.grid(visible=False)
 
 

@@ -1,7 +1,7 @@
 """One structure for every table: typed columns and the numbers in them; how they are shown follows from both."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal, NamedTuple
@@ -190,6 +190,16 @@ class Table:
             }
             for row in self.values
         )
+
+
+def digits_of(means: Iterable[float]) -> int:
+    """Return how many digits behind the point show three of the largest of some means.
+
+    >>> digits_of([0.0123, 0.0045]), digits_of([1234.5]), digits_of([math.nan])
+    (4, 0, 3)
+    """
+    largest = max((abs(mean) for mean in means if math.isfinite(mean)), default=0.0)
+    return max(0, 2 - math.floor(math.log10(largest))) if largest else 3
 
 
 def _known(*values: float) -> bool:

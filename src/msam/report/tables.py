@@ -4,29 +4,32 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from msam.report import measures
+from msam.report.measures import Measure
 from msam.report.ranks import Ranks
 from msam.report.rows import Block, Row
 from msam.report.runs import KINDS
 from msam.report.stats import Comparison, summary
-from msam.report.table import NONE, Column, Estimate, Interval, Spread, Table, Value
+from msam.report.table import NONE, Column, Estimate, Interval, Spread, Table, Value, digits_of
 
 KIND_WORDS = {"zeroed": "others absent", "shapley": "Shapley logits", "head": "own head"}
 
 
 def results(block: Block, caption: str) -> Table:
     """Return the main table of a block: what each row reaches, and what it costs."""
+    task = block.task
     columns = (
         Column("Row", keys=("row",)),
         Column("Seeds", "whole", ("seeds",)),
-        _spread("Acc (%)", "accuracy", 100, 1),
+        _spread(f"{task.head} (%)", task.key, 100, 1),
         *(
-            _spread(f"Acc {name} (%, zeroed)", f"zeroed.{name}", 100, 1, short=f"{name} (%)")
+            _spread(f"{task.head} {name} (%, zeroed)", f"zeroed.{name}", 100, 1, short=f"{name} (%)")
             for name in block.modalities
         ),
         *(_hidden(f"{kind}.{name}") for kind in KINDS if kind != "zeroed" for name in block.modalities),
-        _spread("Macro-F1 (%)", "macro_f1", 100, 1, short="F1 (%)", rank=7),
+        *(_beside(block, measure) for measure in task.others),
         _spread("NLL (nats)", "nll", 1, 3, short="NLL", rank=6),
-        _spread("τ", "tau", 1, 3, rank=1),
+        *([_spread("τ", "tau", 1, 3, rank=1)] if task.rated else []),
         _spread("Share s", "share", 1, 2, rank=4),
         *(_hidden(f"dominance.{name}") for name in block.modalities),
         Column("Dominant (% of steps)", short="Dominant (%)", rank=3, right=True),
@@ -37,21 +40,21 @@ def results(block: Block, caption: str) -> Table:
 
 
 def by_kind(block: Block) -> Table:
-    """Return the accuracies of single modalities in each of their three kinds."""
+    """Return the measure that decides of single modalities in each of its three kinds."""
     measures = [(f"{kind}.{name}", f"{name}, {KIND_WORDS[kind]} (%)") for name in block.modalities for kind in KINDS]
     columns = (Column("Row", keys=("row",)), *(_spread(title, key, 100, 1) for key, title in measures))
     values: tuple[tuple[Value, ...], ...] = tuple(
         (row.label, *(_of(row, key) for key, _ in measures)) for row in block.rows
     )
     caption = (
-        "Test, at the selected epoch. Others absent: the features of all other modalities are zero. Shapley logits: the "
-        "class with the largest Shapley value of the modality. Own head: its own classifier, where there is one."
+        "Test, at the selected epoch. Others absent: the features of all other modalities are zero. Shapley logits: "
+        f"{block.task.shapley}. Own head: {block.task.own}, where there is one."
     )
-    return Table(f"{block.title}: accuracy of single modalities", columns, values, caption)
+    return Table(f"{block.title}: {block.task.measured} of single modalities", columns, values, caption)
 
 
-def paired(comparisons: Sequence[Comparison], title: str) -> Table:
-    """Return the table of comparisons paired by seed, differences in accuracy points."""
+def paired(block: Block, comparisons: Sequence[Comparison]) -> Table:
+    """Return the table of comparisons within a block, paired by seed, differences in points of what decides."""
     points: dict[str, Any] = {"scale": 100, "digits": 2, "signed": True}
     columns = (
         Column("Row", keys=("row",)),
@@ -70,13 +73,13 @@ def paired(comparisons: Sequence[Comparison], title: str) -> Table:
     values = tuple(map(_comparison, comparisons))
     size = comparisons[0].family if comparisons else 0
     caption = (
-        "Test accuracy of a row minus that of the other, paired by seed. Interval: bias-corrected and accelerated "
-        "bootstrap of the mean difference; of 95 % in name, it covers about 90 % with ten pairs, 84 % with five. p: paired "
-        "permutation test, two-sided, exact up to 13 pairs; at least 2 / 2^pairs. Holm's family: the "
+        f"Test {block.task.measured} of a row minus that of the other, paired by seed. Interval: bias-corrected and "
+        "accelerated bootstrap of the mean difference; of 95 % in name, it covers about 90 % with ten pairs, 84 % with "
+        "five. p: paired permutation test, two-sided, exact up to 13 pairs; at least 2 / 2^pairs. Holm's family: the "
         f"{size} comparison{'s' * (size != 1)} of this table. P(higher): probability of improvement, that a run of the row "
         "is higher than a run of the other, whatever their seeds; ties count half; bootstrap over seeds."
     )
-    return Table(title, columns, values, caption)
+    return Table(f"{block.title}: paired comparisons", columns, values, caption)
 
 
 def ranks(found: Ranks) -> Table:
@@ -87,8 +90,8 @@ def ranks(found: Ranks) -> Table:
         Column("Ranks by block", rank=1),
         *(
             Column("", "number", (f"{title}: {what}",), shown=False)
-            for title in found.blocks
-            for what in ("rank", "accuracy")
+            for title, task in zip(found.blocks, found.tasks, strict=True)
+            for what in ("rank", task.key)
         ),
         *(Column("", "number", (key,), shown=False) for key in ("critical difference", "friedman", "p", "f", "f_p")),
         Column("Not told apart from"),
@@ -107,8 +110,8 @@ def ranks(found: Ranks) -> Table:
     )
     n, k = found.ranks.shape
     words = [
-        f"Rank 1 is the highest mean test accuracy over seeds; ties share their mean rank. {n} blocks: "
-        f"{'; '.join(found.blocks)}",
+        f"Rank 1 is the highest mean test {measures.measured(found.tasks)} over seeds; ties share their mean rank. "
+        f"{n} blocks: {'; '.join(found.blocks)}",
         f"Friedman: chi squared {found.statistic:.2f} with {k - 1} degrees of freedom, p {_p(found.p)}; "
         f"Iman and Davenport: F {found.f:.2f}, p {_p(found.f_p)}",
         f"Nemenyi: mean ranks that differ by {found.critical:.2f} or more are told apart at 0.05"
@@ -123,6 +126,13 @@ def ranks(found: Ranks) -> Table:
 
 def _spread(title: str, key: str, scale: float, digits: int, **more: Any) -> Column:
     return Column(title, "spread", (f"{key} mean", f"{key} sd"), scale=scale, digits=digits, **more)
+
+
+def _beside(block: Block, measure: Measure) -> Column:
+    """The column of a measure that does not decide."""
+    means = (_of(row, measure.key).mean for row in block.rows)
+    digits = digits_of(means) if measure.digits is None else measure.digits
+    return _spread(measure.title, measure.key, measure.scale, digits, short=measure.short, rank=measure.rank)
 
 
 def _hidden(key: str) -> Column:
