@@ -4,13 +4,16 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import found
+import recommended
 from claims import CLAIMS, SCALES, Answer, Question, answers, full, measured, paired, verdict
 from found import Found
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from msam.recipes import evidence
+from msam.recipes import recommended as chosen_setting
 from msam.report import stats
 from msam.train.config import options
 
@@ -50,10 +53,30 @@ def written(template: str = "page.md.j2") -> str:
         "passes": lambda name, row: f"{_passes(grids[name], full(grids[name], row) or row):.2f}",
         "default_rho": options("sharpness", "msam")["rho"].default,
         "heads": HEADS,
+        "reco": RECOMMENDED if (recommended.PLACE / "confirmed").is_dir() else None,
     }
     return room.get_template(template).render(**given).rstrip() + "\n"
 
 
+def options_of(rule: Mapping[str, Any]) -> str:
+    """Return the options of a rule as its call has them.
+
+    >>> options_of({"name": "msam", "loss": "response", "rho": 0.5})
+    'loss="response", rho=0.5'
+    """
+    told = {key: f'"{value}"' if isinstance(value, str) else f"{value}" for key, value in rule.items() if key != "name"}
+    return ", ".join(f"{key}={value}" for key, value in told.items())
+
+
+RECOMMENDED = {
+    "options": options_of(chosen_setting.SETTINGS["sharpness"]),
+    "forms": len(chosen_setting.FORMS),
+    "radii": len(chosen_setting.RADII),
+    "choice_seeds": len(chosen_setting.CHOICE_SEEDS),
+    "first_held_out": min(seeds[0] for seeds in chosen_setting.HELD_OUT.values()),
+    "candidates": lambda: "\n".join(recommended.candidates_table()),
+    "confirmed": lambda: "\n".join(recommended.confirmed_table()),
+}
 QUESTIONS = ("Where", "Row", "Against", "Measure", "Pairs", "Difference", "95 % interval (BCa)", "p (Holm)", "Reading")
 ROWS = ("Row", "Runs", "Acc (%)", "Over joint (points)", "95 % interval (BCa)", "p (Holm)")
 EPOCHS = (1, 2, 5, 10, 20)

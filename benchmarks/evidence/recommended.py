@@ -35,8 +35,8 @@ def confirm(engine: engines.Engine) -> None:
         raise ValueError(
             f"`msam.recipes.recommended.SETTINGS` is {mine}, the candidates on validation choose {best}. Set it first."
         )
-    for data, seeds in recommended.HELD_OUT.items():
-        bench.run(recommended.confirmed(seeds, data).cells(), PLACE / "confirmed", engine=engine, stacked=True)
+    for data in recommended.HELD_OUT:
+        bench.run(recommended.confirmed(data).cells(), PLACE / "confirmed", engine=engine, stacked=True)
 
 
 def candidates() -> Rows:
@@ -47,8 +47,8 @@ def candidates() -> Rows:
 def confirmed() -> Rows:
     """Return the runs on held-out worlds and seeds."""
     found: dict[str, Mapping[str, Mapping[int, Run]]] = {}
-    for data, seeds in recommended.HELD_OUT.items():
-        found |= _rows(recommended.confirmed(seeds, data), "confirmed")
+    for data in recommended.HELD_OUT:
+        found |= _rows(recommended.confirmed(data), "confirmed")
     return found
 
 
@@ -85,6 +85,60 @@ def comparisons(rows: Rows) -> Iterator[tuple[str, str, stats.Comparison]]:
         compared.append(stats.compare(mine, rival, [accuracy(a[s]) for s in seeds], [accuracy(b[s]) for s in seeds]))
     for (place, rival), comparison in zip(asked, stats.family(compared), strict=True):
         yield place, rival, comparison
+
+
+def candidates_table() -> list[str]:
+    """Return the candidates and their gains on validation, the choice first."""
+    rows = candidates()
+    told = gains(rows)
+    heads = ["Setting", "All", *map(place_name, rows)]
+    lines = [heads, [":---", *["---:"] * (len(heads) - 1)]]
+    for row in sorted(told, key=lambda row: -told[row]):
+        apart = [f"{_mean(there[row]) - _mean(there[JOINT]):+.1f}" for there in rows.values()]
+        lines.append([f"`{short(row)}`", f"{told[row]:+.2f}", *apart])
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def confirmed_table() -> list[str]:
+    """Return the choice and its rivals on held-out worlds and seeds."""
+    rows = confirmed()
+    mine = row_of(recommended.SETTINGS["sharpness"])
+    held = {(place, rival): comparison for place, rival, comparison in comparisons(rows)}
+    heads = ["Where", "Runs", "Recommended", *(short(r) for r in next(iter(rows.values())) if r != mine)]
+    lines = [heads, [":---", *["---:"] * (len(heads) - 1)]]
+    for place, there in rows.items():
+        cells = [place_name(place), str(len(there[mine])), _pm(there[mine])]
+        for rival in (r for r in there if r != mine):
+            c = held[place, rival]
+            star = "*" if c.p_holm < stats.LEVEL else ""
+            cells.append(f"{_pm(there[rival])}; {c.mean:+.1f}{star} [{c.low:+.1f}, {c.high:+.1f}]")
+        lines.append(cells)
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def place_name(place: str) -> str:
+    """Return a place in words.
+
+    >>> place_name("dial.shuffle=True.modalities=3-early")
+    'dial, 3 modalities, early'
+    """
+    data, _, fusion = place.rpartition("-")
+    return f"{data.split('.')[0]}{', 3 modalities' if 'modalities=3' in data else ''}, {fusion}"
+
+
+def short(row: str) -> str:
+    """Return a row's name as the tables have it."""
+    method, _, rule = row.removesuffix("-sgd").partition("-")
+    if rule == row_of({**recommended.SETTINGS["sharpness"], "rho": 0.0}).removesuffix("-sgd").partition("-")[2]:
+        return "without climbing"
+    if method != "joint":
+        return method
+    return {"none": "joint", "sam": "SAM", "msam": "M-SAM as printed"}.get(rule, rule.removeprefix("msam."))
+
+
+def _pm(runs: Mapping[int, Run]) -> str:
+    told = stats.summary([accuracy(run) for run in runs.values()])
+    return f"{told.mean:.1f} ± {told.sd:.1f}"
 
 
 def _mean(runs: Mapping[int, Run]) -> float:

@@ -13,7 +13,7 @@ from msam.checks import Search
 from msam.recipes import evidence
 
 HOME = Path(__file__).parents[2] / "benchmarks" / "evidence"
-MODULES = ("found", "claims", "page")
+MODULES = ("found", "claims", "recommended", "page")
 WORLD = {"train_size": 128, "valid_size": 100, "test_size": 100, "bayes_samples": 500}
 
 
@@ -32,7 +32,7 @@ def made(tmp_path_factory):
     """The grid, tuned, run, measured and written."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(HOME))
-        found, claims, page = map(importlib.import_module, MODULES)
+        found, claims, _, page = map(importlib.import_module, MODULES)
         spec = importlib.util.spec_from_file_location("evidence_main", HOME / "__main__.py")
         main = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(main)

@@ -15,5 +15,5 @@ def test_the_committed_page_is_what_the_committed_records_give(monkeypatch):
         assert page.written() == (ROOT / "docs" / "evidence.md").read_text()
     finally:
         for name in set(sys.modules) - before:
-            if name in ("page", "found", "claims"):
+            if name in ("page", "found", "claims", "recommended"):
                 del sys.modules[name]

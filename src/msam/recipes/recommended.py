@@ -11,7 +11,6 @@ from typing import Any
 from msam.bench.grid import SEARCH, Grid, Settings, grid
 from msam.recipes.evidence import DIAL
 
-Seeds = int | Iterable[int]
 NAME = "recommended"
 SETTINGS: Settings = {"method": {"name": "joint"}, "sharpness": {"name": "msam", "loss": "response", "rho": 0.5}}
 """The choice (`python benchmarks/evidence recommend`): the candidate that gains most over joint training."""
@@ -33,26 +32,26 @@ HELD_OUT: Mapping[str, range] = {"dial": range(100, 120), "avdigits": range(100,
 """Worlds and seeds on which it is confirmed, by data."""
 
 
-def candidates(seeds: Seeds = CHOICE_SEEDS) -> Grid:
+def candidates() -> Grid:
     """M-SAM as printed and the forms of it that the evidence speaks for, at four radii, beside joint training."""
     rules: list[Any] = ["none", *({"name": "msam", **form, "rho": rho} for form in FORMS for rho in RADII)]
-    return _everywhere(seeds, sharpness=rules)
+    return _everywhere(CHOICE_SEEDS, sharpness=rules)
 
 
-def confirmed(seeds: Seeds = CHOICE_SEEDS, data: str = "") -> Grid:
+def confirmed(data: str) -> Grid:
     """The choice, as it is and without climbing, beside what costs less: joint training, SAM, M-SAM, three controls.
 
     Args:
-        seeds: of the runs.
-        data: where; everywhere if nothing is said.
+        data: where, "dial" or "avdigits".
     """
+    seeds = HELD_OUT[data]
     still = {**SETTINGS["sharpness"], "rho": 0.0}
     rules = _everywhere(seeds, data, sharpness=["none", "sam", "msam", SETTINGS["sharpness"], still])
     controls = _everywhere(seeds, data, method=["uniform", "modality_dropout", "ensemble"])
     return Grid({**rules.rows, **controls.rows}, rules.seeds, left_out=rules.left_out)
 
 
-def _everywhere(seeds: Seeds, data: str = "", **axes: Any) -> Grid:
+def _everywhere(seeds: Iterable[int], data: str = "", **axes: Any) -> Grid:
     """Return a grid of all places, or of those of one dataset; nothing of it is to be tuned."""
     places = [one for one in DATA if not data or data in (one, one["name"] if isinstance(one, dict) else one)]
     made = grid(data=places, fusion=list(FUSIONS), **axes, seeds=seeds)
