@@ -21,7 +21,8 @@ class Trial:
 
     Attributes:
         values: of what is tuned, by key.
-        accuracy: mean over the seeds of the best validation accuracy over epochs, in [0, 1]; a diverged run counts as 0.
+        accuracy: mean over the seeds of the best validation accuracy over epochs, in [0, 1], of a regression R², 0 where it
+            is below; a diverged run counts as 0.
         nll: mean over the seeds of the validation NLL of that epoch, in nats; None if a run has diverged.
         accuracies: of every seed.
         runs: names of the runs, in order of the seeds.
@@ -63,7 +64,7 @@ class Chosen:
 
     @property
     def accuracy(self) -> float:
-        """Mean best validation accuracy of the chosen trial, in [0, 1]."""
+        """Mean best validation accuracy, or R², of the chosen trial, in [0, 1]."""
         return self.trials[self.best].accuracy
 
     def describe(self) -> str:

@@ -1,4 +1,4 @@
-"""Tune every row of a comparison with the same budget; validation accuracy decides, no test number is looked at."""
+"""Tune every row of a comparison with the same budget; validation decides, no test number is looked at."""
 
 import math
 import platform
@@ -53,8 +53,8 @@ def tune(
 
     Every row gets the same number of trials, each run with the same seeds for the same epochs. The first trial is the row
     as it is, so that no row comes out worse on validation than it went in. The value of a trial is the mean over seeds of
-    the best validation accuracy over epochs (`msam.selection`); a run that diverged counts as 0. Of equal trials the one
-    with the lower validation NLL is chosen, then the earlier one.
+    the best validation accuracy over epochs (`msam.selection`), R² of a regression, 0 where it is below; a run that
+    diverged counts as 0. Of equal trials the one with the lower validation NLL is chosen, then the earlier one.
 
     What was asked lies in `folder/journal.log`, the records of the trials in `folder/trials`, each choice in
     `folder/chosen/ROW.json`. A tuning that was killed goes on with the same call, to the same choice; a row that has been

@@ -96,7 +96,7 @@ def tune(
     out: Path | None = None,
     stacked: bool = False,
 ) -> None:
-    """Tune every row of a grid with the same budget; validation accuracy decides.
+    """Tune every row of a grid with the same budget; validation accuracy, or R² of numbers, decides.
 
     Parameters
     ----------
