@@ -123,12 +123,12 @@ def runs_of(
 
 def accuracy(run: Run) -> float:
     """Test accuracy at the selected epoch, in percent."""
-    return 100 * run.measures["accuracy"]
+    return 100 * run.measures["score"]
 
 
 def validation(run: Run) -> float:
     """Validation accuracy at the selected epoch, in percent."""
-    return 100 * run.measures["valid_accuracy"]
+    return 100 * run.measures["valid_score"]
 
 
 def tau(run: Run) -> float:

@@ -186,7 +186,7 @@ def _pairs(found: Found) -> Table:
     fields = (
         Column("modalities"),
         _column(f"{found['measure']} (points)", signed=True),
-        _column("likelihood (nats)", 1, 3, signed=True),
+        _column("likelihood (nats)", 1, 3, rank=2, signed=True),
         Column("offset (points)", "number", scale=100, digits=1, rank=1, signed=True, shown=numbers),
         Column(f"reading of {found['measure']}"),
     )
