@@ -53,6 +53,7 @@ def written(template: str = "page.md.j2") -> str:
         "passes": lambda name, row: f"{_passes(grids[name], full(grids[name], row) or row):.2f}",
         "default_rho": options("sharpness", "msam")["rho"].default,
         "heads": HEADS,
+        "missing": "; ".join(missing(grids)),
         "reco": RECOMMENDED if (recommended.PLACE / "confirmed").is_dir() else None,
     }
     return room.get_template(template).render(**given).rstrip() + "\n"
@@ -81,6 +82,16 @@ QUESTIONS = ("Where", "Row", "Against", "Measure", "Pairs", "Difference", "95 % 
 ROWS = ("Row", "Runs", "Acc (%)", "Over joint (points)", "95 % interval (BCa)", "p (Holm)")
 EPOCHS = (1, 2, 5, 10, 20)
 MORE = ("Fast alone (%)", "Slow alone (%)", "Fast dominates (%)", "τ", "Passes/step", "Tuned")
+
+
+def missing(grids: Mapping[str, Found]) -> Iterator[str]:
+    """Yield which grids, and which rows of the others, were not run."""
+    for name, make in evidence.GRIDS.items():
+        title = HEADS[name][0].lower() + HEADS[name][1:] if HEADS[name].startswith("The ") else HEADS[name]
+        if name not in grids:
+            yield title
+        elif left := [row for row in make().rows if row not in grids[name].rows]:
+            yield f"of {title}, {', '.join(_short(row.removesuffix('-sgd').split('-', 2)[-1]) for row in left)}"
 
 
 def budget(name: str) -> str:
