@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from msam import shapley, tasks
+from msam.tasks._targets import warn_unless_standardised
 
 SINGLE, MULTI, NUMBERS = (tasks.load(name) for name in ("single-label", "multi-label", "regression"))
 
@@ -166,7 +167,8 @@ class TestTelling:
             tasks.told(labels, 2)
         assert tasks.told(labels, 2, "regression").name == "regression"
         assert tasks.told(torch.tensor([[0.5, 0.0]]), 2).name == "regression"
-        assert tasks.told(torch.zeros(3, 2), 2).name == "regression"
+        with pytest.raises(ValueError, match="nothing but 0 and 1"):
+            tasks.told(torch.zeros(3, 2), 2)  # rare labels, in a first batch that has none
 
     def test_an_unknown_task_is_refused_with_the_nearest(self):
         with pytest.raises(ValueError, match="Did you mean 'multi-label'"):
@@ -198,3 +200,37 @@ class TestTargets:
     def test_of_another_shape_than_the_logits_are_refused_with_both(self, task):
         with pytest.raises(ValueError, match=r"received \(4,\) of .* for logits \(4, 2\)"):
             task.fitting(task.canonical(torch.zeros(4)), 4, 2)
+
+
+class TestWhatIsAskedOfData:
+    def test_labels_that_are_neither_0_nor_1_are_refused_before_a_loss_is_made_of_them(self):
+        ages = torch.tensor([29, 68, 41])
+        for ask in (
+            lambda: tasks.per_sample_loss(torch.zeros(3, 1), ages),
+            lambda: shapley.contributions(torch.zeros(3, 3, 1), ages),
+        ):
+            with pytest.raises(ValueError, match=r"from 29 to 68\. Where they are numbers, pass `target\.float\(\)`"):
+                ask()
+
+    def test_one_output_without_its_dimension_is_refused_with_the_way_out(self):
+        with pytest.raises(ValueError, match=r"received \(3,\)\. One output is `logits\.unsqueeze\(1\)`"):
+            tasks.per_sample_loss(torch.zeros(3), torch.zeros(3))
+
+    def test_floats_are_no_classes_even_where_they_are_called_so(self):
+        with pytest.raises(ValueError, match=r"integer classes \(N,\), received \(3,\) of torch\.float32"):
+            shapley.contributions(torch.zeros(3, 3, 4), torch.tensor([0.9, 1.2, 3.0]), task="single-label")
+
+    def test_bf16_answers_leave_the_targets_as_precise_as_they_are(self):
+        y = torch.tensor([[1234.6]])
+        assert float(tasks.per_sample_loss(torch.tensor([[1.0]], dtype=torch.bfloat16), y)) == pytest.approx(1233.6**2)
+
+    @pytest.mark.parametrize("numbers", [50 + torch.randn(64), 1000 * torch.randn(64, 2), 0.01 * torch.randn(64)])
+    def test_numbers_far_from_standardised_are_warned_of(self, numbers):
+        with pytest.warns(UserWarning, match=r"should be standardised.*output \d has the mean .* in 64 samples"):
+            warn_unless_standardised(numbers)
+
+    @pytest.mark.parametrize(
+        "target", [torch.randn(64, 2), torch.arange(64), 50 + torch.randn(3), torch.zeros(64, 2, dtype=torch.bool)]
+    )
+    def test_of_anything_else_nothing_is_said(self, target):
+        warn_unless_standardised(target)

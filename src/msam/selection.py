@@ -54,7 +54,7 @@ def without_auxiliary(found: Record) -> Record:
 
 
 def score(metrics: Mapping[str, Any]) -> float:
-    """Return the measure that decides: the accuracy, or of a regression R²; NaN where it is not finite.
+    """Return the measure that decides: the accuracy, or of a regression R²; NaN where there is none.
 
     >>> score({"r2": 0.5, "nll": 0.1})
     0.5

@@ -89,7 +89,7 @@ def model():
             Y.double(),
             "received \\(6,\\) of torch.float64 for logits \\(6, 3\\). Where they are classes, pass `target.long",
         ),
-        ((Y > 0).double(), "nothing but 0 and 1. If they are labels, say task='multi-label'"),
+        (torch.eye(3)[Y].double(), "nothing but 0 and 1. If they are labels, say task='multi-label'"),
         (Y.bool(), "of torch.bool"),
         (Y[:4], "must be integer classes \\(N,\\), received \\(4,\\) of torch.int64 for logits \\(6, 3\\)"),
         (Y + 1, "must lie in 0 to 2, as the model has 3 logits; found 1 to 3"),

@@ -1,15 +1,16 @@
 """The measures of labels and of numbers against counts made by hand and definitions spelled out."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msam import models, tasks
+from msam import data, models, tasks
 from msam.data import TensorSplit
-from msam.train import evaluate
+from msam.train import config, evaluate, train
 from msam.train._measures import average_precision, exact_match, label_f1, mae, measured, r2, rmse
 
 
@@ -94,3 +95,19 @@ def test_labels_as_floats_are_asked_about_and_taken_where_the_task_is_said():
     with pytest.raises(ValueError, match="task='multi-label'"):
         evaluate(net, split)
     assert 0 <= evaluate(net, split, task="multi-label")["exact_match"] <= 1
+
+
+def with_a_gap(where: str):
+    """Return the dial's numbers, of which one is not known."""
+    world = data.load("dial")(train_size=64, valid_size=32, test_size=32, bayes_samples=50, task="regression")
+    part = getattr(world, where)
+    target = part.target.clone()
+    target[5] = math.nan
+    return replace(world, **{where: replace(part, target=target)})
+
+
+@pytest.mark.parametrize("where", ["train", "valid"])
+def test_numbers_that_are_not_known_are_blamed_on_the_data(where, tmp_path, monkeypatch):
+    monkeypatch.setattr("msam.train.parts.dataset", lambda _: with_a_gap(where))
+    with pytest.raises(ValueError, match="The target holds 1 values that are NaN or infinite"):
+        train(config(data="dial", epochs=1), tmp_path)

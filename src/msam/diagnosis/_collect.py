@@ -13,7 +13,7 @@ from msam.diagnosis._game import Array, Game
 from msam.diagnosis._task import HIT, KINDS, LOG_LIKELIHOOD, sound
 from msam.diagnosis._views import View
 from msam.models.multimodal import of_rows
-from msam.monitor._targets import Told
+from msam.tasks._targets import Told
 from msam.types import Batch
 
 AT_ONCE = 16

@@ -21,8 +21,8 @@ from msam.diagnosis._views import Own, View, view
 from msam.diagnosis.advice import advised
 from msam.diagnosis.cost import Cost
 from msam.diagnosis.result import Diagnosis
-from msam.monitor._targets import Told
 from msam.sharpness._random import random_state, replayed
+from msam.tasks._targets import Told
 from msam.types import Batch
 
 FAR = -1.0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from msam import tasks
 from msam.diagnosis._task import Unit
 from msam.diagnosis._views import View
-from msam.monitor._targets import Told
+from msam.tasks._targets import Told
 from msam.types import Batch
 
 STRENGTHS = (1e-4, 1e-2, 1.0)

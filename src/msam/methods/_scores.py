@@ -68,7 +68,7 @@ def target_probability(
     Raises:
         ValueError: here and below, for the floats of a regression.
     """
-    task = _of_labels(target)
+    task, target = _of_labels(logits, target)
     return _means([task.probability(z, target) for z in _listed(logits)], present)
 
 
@@ -80,7 +80,7 @@ def cross_entropy(
     >>> cross_entropy([torch.zeros(2, 4)], torch.tensor([0, 1]))
     tensor([1.3863])
     """
-    task = _of_labels(target)
+    task, target = _of_labels(logits, target)
     floor = torch.tensor(SMALLEST).log().neg().item()
     losses = [task.loss(z, target) for z in _listed(logits)]
     return _means([loss.clamp_max(floor) for loss in losses], present)
@@ -92,7 +92,7 @@ def accuracy(logits: Mapping[str, Tensor] | Sequence[Tensor], target: Tensor, pr
     >>> accuracy([torch.tensor([[1.0, 0.0], [0.0, 1.0]])], torch.tensor([0, 0]))
     tensor([0.5000])
     """
-    task = _of_labels(target)
+    task, target = _of_labels(logits, target)
     return _means([task.hit(z, target) for z in _listed(logits)], present)
 
 
@@ -114,10 +114,12 @@ def _listed(logits: Mapping[str, Tensor] | Sequence[Tensor]) -> list[Tensor]:
     return list(logits.values()) if isinstance(logits, Mapping) else list(logits)
 
 
-def _of_labels(target: Tensor) -> tasks.Task:
+def _of_labels(logits: Mapping[str, Tensor] | Sequence[Tensor], target: Tensor) -> tuple[tasks.Task, Tensor]:
     if target.is_floating_point():
         raise ValueError(
             "How well a modality does is told from integer classes (N,) or from labels (N, K), received a target "
             f"{tuple(target.shape)} of {target.dtype}. Use a method that needs no scores: joint or uniform, for instance."
         )
-    return tasks.load("single-label" if target.dim() == 1 else "multi-label")
+    rows, outputs = _listed(logits)[0].shape
+    task = tasks.of(target, outputs)
+    return task, task.fitting(target, rows, outputs)

@@ -124,7 +124,16 @@ class MSLR(Method):
         return self._factors(run)[group["modality"]]
 
     def modulate(self, run: Run, output: Output, batch: Batch) -> None:
-        """Note the factors; multiply the gradients by them if that is asked for."""
+        """Note the factors; multiply the gradients by them if that is asked for.
+
+        Raises:
+            ValueError: if the strategy is dynamic and there are no accuracies, whose ratios it takes: of a regression.
+        """
+        if self.strategy == "dynamic" and batch.target.is_floating_point():
+            raise ValueError(
+                "MSLR's dynamic strategy takes ratios of accuracies, received the targets of a regression, "
+                f"{tuple(batch.target.shape)} of {batch.target.dtype}. Use strategy 'keep' or 'smooth', or another method."
+            )
         factors = self._factors(run)
         run.notes["coefficients"] = [round(factor, 6) for factor in factors.values()]
         if self.mode == "grad":

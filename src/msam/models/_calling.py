@@ -55,16 +55,18 @@ def called(model: nn.Module, given: Mapping[str, Any], call: Call, inputs: Seque
 
 
 def logits_of(returned: Any, field: str | None = None) -> Tensor:
-    """Return the logits `(N, C)` in what a model returns.
+    """Return the logits `(N, C)` in what a model returns; `(N,)` is one output.
 
     Raises:
-        ValueError: if they cannot be found, or have not two dimensions.
+        ValueError: if they cannot be found, or have not one or two dimensions.
 
     >>> import torch
     >>> logits_of((torch.zeros(4, 3), "more")).shape
     torch.Size([4, 3])
     """
     found = _found(returned, field)
+    if isinstance(found, Tensor) and found.dim() == 1:
+        found = found.unsqueeze(1)
     if not isinstance(found, Tensor) or found.dim() != 2:
         shown = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else _shown(returned)
         where = f"in the field {field!r}" if field else "in what the model returns"

@@ -9,8 +9,8 @@ from torch import Tensor
 from msam import checks, shapley, tasks
 from msam._modules import evaluating
 from msam.checks import Range
-from msam.monitor._targets import Told
 from msam.shapley import VALUES, Value
+from msam.tasks._targets import Told, warn_unless_standardised
 
 COST = 0.02
 """The part of a loop's time that a monitor may take where it chooses its samples itself."""
@@ -132,6 +132,8 @@ class Monitor:
         logits, looked_at = self._coalitions(inputs, target, features)
         rows, outputs = logits.shape[1:]
         self._told.tell(target, outputs)  # by the whole batch: few samples could be of two tasks
+        if not self.history:
+            warn_unless_standardised(target)
         fitting = self._told.checked(looked_at, rows, outputs)
         found = shapley.contributions(logits, fitting, value=self.value, task=self._told.task.name)
         seen = Seen(self.step, tuple(found.tolist()), rows)

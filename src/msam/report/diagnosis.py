@@ -11,6 +11,7 @@ from rich.text import Text
 from msam.report import findings, interactive
 from msam.report.charts import modality_colours
 from msam.report.console import ConsoleTable
+from msam.report.measures import capital
 from msam.report.page import group, template
 
 SILENT = "No rule has ground to advise anything."
@@ -63,13 +64,9 @@ def _lead(found: Mapping[str, Any]) -> str:
     within = f" [{low:.1f}, {high:.1f}]" if math.isfinite(low) and math.isfinite(high) else ""
     nothing, chance = 100 * found["nothing"]["value"], 100 * found["chance"]
     return (
-        f"{_capital(found['measure'])} {value:.1f} %{within} on {found['samples']} samples, {nothing:.1f} % with nothing "
+        f"{capital(found['measure'])} {value:.1f} %{within} on {found['samples']} samples, {nothing:.1f} % with nothing "
         f"there, {chance:.1f} % {findings.WORDS[found['task']].guess}."
     )
-
-
-def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]
 
 
 def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -58,7 +58,8 @@ def told(target: Tensor, outputs: int, name: str | None = None) -> Task:
     if name is not None:
         return load(name)
     found = of(target, outputs)
-    if isinstance(found, Regression) and bool(((target == 0) | (target == 1)).all()) and bool(target.any()):
+    fits = target.dim() == 2 or outputs == 1
+    if isinstance(found, Regression) and fits and bool(((target == 0) | (target == 1)).all()):
         raise ValueError(
             f"Targets {tuple(target.shape)} of {target.dtype} are nothing but 0 and 1. If they are labels, say "
             "task='multi-label' (or pass `target.bool()`); if they are numbers, say task='regression'."
@@ -73,10 +74,14 @@ def per_sample_loss(logits: Tensor, target: Tensor) -> Tensor:
     error (mean over outputs) for a floating target of the shape of the logits, or `(N,)` with one logit.
 
     Raises:
-        ValueError: if shapes do not fit.
+        ValueError: if shapes do not fit, or labels are neither 0 nor 1.
 
     >>> per_sample_loss(torch.zeros(2, 4), torch.tensor([0, 3]))
     tensor([1.3863, 1.3863])
     """
+    if logits.dim() != 2:
+        raise ValueError(
+            f"`logits` must be (N, C), received {tuple(logits.shape)}. One output is `logits.unsqueeze(1)`."
+        )
     task = of(target, logits.shape[1])
     return task.loss(logits, task.fitting(target, *logits.shape))

@@ -31,6 +31,10 @@ class Task(ABC):
             ValueError: if it cannot be a target of this task.
         """
 
+    def whole(self, target: Tensor) -> Tensor:
+        """Return labels or numbers `(N,)` as `(N, 1)`; classes, and what is whole, as they are."""
+        return target.unsqueeze(1) if target.dim() == 1 else target
+
     @abstractmethod
     def fitting(self, target: Tensor, rows: int, outputs: int) -> Tensor:
         """Return the target in the shape that fits logits `(rows, outputs)`.
@@ -70,12 +74,16 @@ class SingleLabel(Task):
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool or target.dim() != 1:
             raise ValueError(
                 f"Targets of single-label classes must be integers (N,), received {tuple(target.shape)} of "
-                f"{target.dtype}. Where they are classes, pass `target.long()`."
+                f"{target.dtype}. Where they are classes, pass `target.long()`; where they are labels or numbers, say so: "
+                "task='multi-label' or task='regression' (of a dataset: `Dataset(..., task=...)`)."
             )
         return target.long()
 
+    def whole(self, target: Tensor) -> Tensor:
+        return target
+
     def fitting(self, target: Tensor, rows: int, outputs: int) -> Tensor:
-        if target.dim() != 1 or len(target) != rows:
+        if target.dim() != 1 or len(target) != rows or target.is_floating_point():
             raise ValueError(_misfit("integer classes (N,)", target, rows, outputs))
         return target
 
@@ -106,7 +114,8 @@ class MultiLabel(Task):
         if target.dtype != torch.bool and not bool(((target == 0) | (target == 1)).all()):
             raise ValueError(
                 f"Targets of a multi-label task must be 0 or 1, received {tuple(target.shape)} of {target.dtype} from "
-                f"{float(target.min()):g} to {float(target.max()):g}."
+                f"{float(target.min()):g} to {float(target.max()):g}. Where they are numbers, pass `target.float()` and "
+                "say task='regression'; classes need an output for each."
             )
         return target.bool()
 
@@ -114,7 +123,7 @@ class MultiLabel(Task):
         target = target.unsqueeze(1) if target.dim() == 1 and outputs == 1 else target
         if tuple(target.shape) != (rows, outputs):
             raise ValueError(_misfit("labels (N, C)", target, rows, outputs))
-        return target
+        return self.canonical(target)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none").mean(-1)
@@ -162,7 +171,8 @@ class Regression(Task):
         return target
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        return functional.mse_loss(logits, target.to(logits.dtype), reduction="none").mean(-1)
+        precise = torch.promote_types(logits.dtype, target.dtype)  # bf16 logits leave float32 targets as they are
+        return functional.mse_loss(logits.to(precise), target.to(precise), reduction="none").mean(-1)
 
     def probability(self, logits: Tensor, target: Tensor) -> Tensor:
         nothing = target.square().mul(-0.5).exp()

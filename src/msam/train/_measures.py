@@ -74,7 +74,9 @@ def exact_match(logits: Tensor, target: Tensor) -> float:
 
 
 def label_f1(logits: Tensor, target: Tensor) -> float:
-    """Return the mean over labels of `2 TP / (2 TP + FP + FN)`; a label that is nowhere, nor predicted, is left out.
+    """Return the mean over labels of `2 TP / (2 TP + FP + FN)`.
+
+    A label that is nowhere, nor predicted, is left out; NaN where all are.
 
     >>> label_f1(torch.tensor([[1.0, -1.0], [1.0, 1.0]]), torch.tensor([[True, False], [False, True]]))
     0.8333333333333333

@@ -48,14 +48,16 @@ def evaluate(
         0 = balanced, 1 = one modality has all.
 
     Raises:
-        ValueError: if the targets do not fit the task or the logits, the split is empty, or an input is not finite and
-            neither are the logits.
+        ValueError: if the targets do not fit the task or the logits or are not finite, the split is empty, or an input
+            is not finite and neither are the logits.
     """
     if not len(split):
         raise ValueError("The split has no samples to measure.")
     coalitions, heads, target, present = _collected(network, split, absent, prepare)
     kind = tasks.told(target, coalitions.shape[2], task)
     target = kind.fitting(kind.canonical(target), *coalitions.shape[1:])
+    if unsound := unsound_target(Batch({}, target)):
+        raise ValueError(f"{unsound}, of a split of {len(split)} samples. Leave out samples whose target is not known.")
     fused = coalitions[-1]
     names = network.modalities
     phi = shapley.shapley_values(coalitions)
@@ -99,6 +101,16 @@ def unsound_input(batch: Batch) -> str | None:
         if bad:
             return f"Input {name!r} holds {bad} values that are NaN or infinite"
     return None
+
+
+def unsound_target(batch: Batch) -> str | None:
+    """Return what is wrong with targets that hold NaN or infinity, None when all are sound.
+
+    >>> unsound_target(Batch({}, torch.tensor([0.0, torch.nan])))
+    'The target holds 1 values that are NaN or infinite'
+    """
+    bad = int((~batch.target.isfinite()).sum()) if batch.target.is_floating_point() else 0
+    return f"The target holds {bad} values that are NaN or infinite" if bad else None
 
 
 def _collected(

@@ -6,18 +6,30 @@ from typing import Any
 import torch
 from torch import nn
 
-from msam import checks, data, methods, models, sharpness
+from msam import checks, data, methods, models, sharpness, tasks
 from msam.data import Card, Dataset
 from msam.methods import Method
 from msam.models import MultimodalModel
 from msam.sharpness import Sharpness
+from msam.tasks._targets import warn_unless_standardised
 from msam.train.config import RunConfig
 from msam.train.optimizers import OPTIMIZERS, SCHEDULES
+
+LOOKED_AT = 128
+"""Training samples of a regression whose numbers are looked at before a run."""
 
 
 def dataset(config: RunConfig) -> Dataset:
     """Return the dataset."""
     return data.load(config.data["name"])(**_options(config.data))
+
+
+def task(dataset: Dataset) -> tasks.Task:
+    """Return what is asked of a dataset; warn where it is numbers that are far from standardised."""
+    found = tasks.load(dataset.task)
+    if found.name == "regression":
+        warn_unless_standardised(dataset.train[range(min(len(dataset.train), LOOKED_AT))].target)
+    return found
 
 
 def method(config: RunConfig) -> Method:

@@ -67,7 +67,8 @@ class Bar:
     def measured(self, line: Mapping[str, Any]) -> None:
         """Show the epoch's validation accuracy or R²."""
         self._shown["epoch"] = str(line["epoch"])
-        self._shown["valid"] = f"{100 * selection.score(line['valid']):.1f} %"
+        word = "R² " if "r2" in line["valid"] else ""
+        self._shown["valid"] = f"{word}{100 * selection.score(line['valid']):.1f} %"
 
     def finished(self) -> None:
         """Close the bar and leave one line behind."""

@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 
 import torch
 
-from msam import tasks
 from msam.data import Dataset, Split
 from msam.data._loaders import batches, in_chunks, in_epoch, part_of, shuffled
 from msam.methods import Run, Stage
@@ -17,7 +16,7 @@ from msam.train import checkpoint, parts, probes
 from msam.train.config import RunConfig
 from msam.train.engine import Engine
 from msam.train.header import header, weights_digest
-from msam.train.metrics import evaluate, unsound_input
+from msam.train.metrics import evaluate, unsound_input, unsound_target
 from msam.train.passes import Counter, samples
 from msam.train.position import Position
 from msam.train.progress import Watcher
@@ -50,7 +49,7 @@ class Trainer:
     ) -> None:
         self.config, self.folder, self.watcher = config, folder, watcher
         self.dataset = dataset or parts.dataset(config)
-        self.task = tasks.load(self.dataset.task)
+        self.task = parts.task(self.dataset)
         self.engine = Engine(config.accelerator, config.precision, config.threads)
         torch.manual_seed(config.seed)
         self.method = parts.method(config)
@@ -243,7 +242,7 @@ class Trainer:
             ValueError: if it is the data.
             Diverged: if it is the training.
         """
-        unsound = unsound_input(batch)
+        unsound = unsound_input(batch) or unsound_target(batch)
         if unsound:
             raise ValueError(f"{unsound} at step {self.at.step} (epoch {self.run.epoch}). Clean the data.")
         self._diverged(what)
@@ -290,7 +289,7 @@ class Trainer:
 
     def prepared(self, batch: Batch) -> Batch:
         """Bring a batch to the device: the target in its task's type, in `present` a column for each of our modalities."""
-        batch = batch._replace(target=self.task.canonical(batch.target))
+        batch = batch._replace(target=self.task.whole(self.task.canonical(batch.target)))
         if batch.present is not None and self.network.modalities != self.dataset.modalities:
             columns = [self.dataset.modalities.index(name) for name in self.network.modalities]
             batch = batch._replace(present=batch.present[:, columns])

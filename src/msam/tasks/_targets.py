@@ -1,11 +1,31 @@
 """Somebody's targets: of which task they are, and whether they fit what a model answers."""
 
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from msam import tasks
+
+FEW, OFF, SMALL, LARGE = 16, 1.0, 0.25, 4.0
+"""Rows below which nothing is said of numbers; a mean, and standard deviations, that are far from 0 and from 1."""
+
+
+def warn_unless_standardised(target: Tensor) -> None:
+    """Warn of numbers that are far from standardised: contributions take 0 for knowing nothing, and 1 for the spread."""
+    if not target.is_floating_point() or len(target) < FEW:
+        return
+    numbers = target.detach().double().reshape(len(target), -1)
+    mean, sd = numbers.mean(0), numbers.std(0)
+    if bool(((mean.abs() > OFF) | (sd < SMALL) | (sd > LARGE)).any()):
+        k = int(((sd.clamp_min(1e-12).log().abs()) + mean.abs()).argmax())
+        warnings.warn(
+            f"Numbers of a regression should be standardised, for contributions and radii to mean something: output {k} "
+            f"has the mean {float(mean[k]):.3g} and the standard deviation {float(sd[k]):.3g} in {len(target)} samples. "
+            "Train on (y - mean) / sd, of the training samples.",
+            stacklevel=3,
+        )
 
 
 class Told:
