@@ -70,13 +70,13 @@ def options_of(rule: Mapping[str, Any]) -> str:
 
 
 RECOMMENDED = {
-    "options": options_of(chosen_setting.SETTINGS["sharpness"]),
+    "chosen": {fusion: options_of(rule) for fusion, rule in chosen_setting.CHOSEN.items()},
     "forms": len(chosen_setting.FORMS),
     "radii": len(chosen_setting.RADII),
     "choice_seeds": len(chosen_setting.CHOICE_SEEDS),
     "first_held_out": min(seeds[0] for seeds in chosen_setting.HELD_OUT.values()),
-    "candidates": lambda: "\n".join(recommended.candidates_table()),
-    "confirmed": lambda: "\n".join(recommended.confirmed_table()),
+    "candidates": lambda fusion: "\n".join(recommended.candidates_table(fusion)),
+    "confirmed": lambda fusion: "\n".join(recommended.confirmed_table(fusion)),
 }
 QUESTIONS = ("Where", "Row", "Against", "Measure", "Pairs", "Difference", "95 % interval (BCa)", "p (Holm)", "Reading")
 ROWS = ("Row", "Runs", "Acc (%)", "Over joint (points)", "95 % interval (BCa)", "p (Holm)")

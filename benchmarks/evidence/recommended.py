@@ -13,7 +13,7 @@ from msam.recipes import recommended
 from msam.report import stats
 from msam.report.runs import Run
 
-PLACE = FOLDER / recommended.NAME
+PLACE = FOLDER / "recommended"
 JOINT = "joint-none-sgd"
 Rows = Mapping[str, Mapping[str, Mapping[int, Run]]]
 """Place ("dial.shuffle=True-late") -> what stands there ("joint-sam-sgd") -> seed -> run."""
@@ -21,34 +21,39 @@ Rows = Mapping[str, Mapping[str, Mapping[int, Run]]]
 
 def choose(engine: engines.Engine) -> None:
     """Run the candidates."""
-    bench.run(recommended.candidates().cells(), PLACE / "candidates", engine=engine, stacked=True)
+    for fusion in recommended.CHOSEN:
+        bench.run(recommended.candidates(fusion).cells(), PLACE / "candidates", engine=engine, stacked=True)
 
 
 def confirm(engine: engines.Engine) -> None:
-    """Run the choice and what it is held against, where nothing was chosen.
+    """Run the choices and what they are held against, where nothing was chosen.
 
     Raises:
         ValueError: if the candidates say that another setting is the choice.
     """
-    best = max(told := gains(candidates()), key=lambda row: told[row])
-    if best != (mine := row_of(recommended.SETTINGS["sharpness"])):
-        raise ValueError(
-            f"`msam.recipes.recommended.SETTINGS` is {mine}, the candidates on validation choose {best}. Set it first."
-        )
+    for fusion, rule in recommended.CHOSEN.items():
+        told = gains(candidates(fusion))
+        best = max(told, key=lambda row: told[row])
+        if best != row_of(rule):
+            raise ValueError(
+                f"For {fusion} fusion `msam.recipes.recommended.CHOSEN` is {row_of(rule)}, the candidates on validation "
+                f"choose {best}. Set it first."
+            )
     for data in recommended.HELD_OUT:
-        bench.run(recommended.confirmed(data).cells(), PLACE / "confirmed", engine=engine, stacked=True)
+        cells = [cell for fusion in recommended.CHOSEN for cell in recommended.confirmed(fusion, data).cells()]
+        bench.run(cells, PLACE / "confirmed", engine=engine, stacked=True)
 
 
-def candidates() -> Rows:
+def candidates(fusion: str) -> Rows:
     """Return the runs of the candidates."""
-    return _rows(recommended.candidates(), "candidates")
+    return _rows(recommended.candidates(fusion), "candidates")
 
 
-def confirmed() -> Rows:
+def confirmed(fusion: str) -> Rows:
     """Return the runs on held-out worlds and seeds."""
     found: dict[str, Mapping[str, Mapping[int, Run]]] = {}
     for data in recommended.HELD_OUT:
-        found |= _rows(recommended.confirmed(data), "confirmed")
+        found |= _rows(recommended.confirmed(fusion, data), "confirmed")
     return found
 
 
@@ -74,9 +79,9 @@ def row_of(rule: Mapping[str, Any]) -> str:
     return f"joint-{rule['name']}.{options}-sgd"
 
 
-def comparisons(rows: Rows) -> Iterator[tuple[str, str, stats.Comparison]]:
-    """Yield place, rival and the choice against it in test accuracy; Holm's correction over all of them."""
-    mine = row_of(recommended.SETTINGS["sharpness"])
+def comparisons(fusion: str) -> Iterator[tuple[str, str, stats.Comparison]]:
+    """Yield place, rival and the choice against it in test accuracy; Holm's correction over all of a fusion."""
+    rows, mine = confirmed(fusion), row_of(recommended.CHOSEN[fusion])
     asked = [(place, rival) for place, there in rows.items() for rival in there if rival != mine and there[rival]]
     compared = []
     for place, rival in asked:
@@ -87,9 +92,9 @@ def comparisons(rows: Rows) -> Iterator[tuple[str, str, stats.Comparison]]:
         yield place, rival, comparison
 
 
-def candidates_table() -> list[str]:
+def candidates_table(fusion: str) -> list[str]:
     """Return the candidates and their gains on validation, the choice first."""
-    rows = candidates()
+    rows = candidates(fusion)
     told = gains(rows)
     heads = ["Setting", "All", *map(place_name, rows)]
     lines = [heads, [":---", *["---:"] * (len(heads) - 1)]]
@@ -99,11 +104,10 @@ def candidates_table() -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def confirmed_table() -> list[str]:
+def confirmed_table(fusion: str) -> list[str]:
     """Return the choice and its rivals on held-out worlds and seeds."""
-    rows = confirmed()
-    mine = row_of(recommended.SETTINGS["sharpness"])
-    held = {(place, rival): comparison for place, rival, comparison in comparisons(rows)}
+    rows, mine = confirmed(fusion), row_of(recommended.CHOSEN[fusion])
+    held = {(place, rival): comparison for place, rival, comparison in comparisons(fusion)}
     heads = ["Where", "Runs", "Recommended", *(short(r) for r in next(iter(rows.values())) if r != mine)]
     lines = [heads, [":---", *["---:"] * (len(heads) - 1)]]
     for place, there in rows.items():
@@ -127,12 +131,16 @@ def place_name(place: str) -> str:
 
 
 def short(row: str) -> str:
-    """Return a row's name as the tables have it."""
+    """Return a row's name as the tables have it.
+
+    >>> short("joint-msam.loss=response.rho=0.0-sgd"), short("joint-msam.scope=dominant.rho=0.3-sgd")
+    ('without climbing', 'scope=dominant.rho=0.3')
+    """
     method, _, rule = row.removesuffix("-sgd").partition("-")
-    if rule == row_of({**recommended.SETTINGS["sharpness"], "rho": 0.0}).removesuffix("-sgd").partition("-")[2]:
-        return "without climbing"
     if method != "joint":
         return method
+    if rule.endswith("rho=0.0"):
+        return "without climbing"
     return {"none": "joint", "sam": "SAM", "msam": "M-SAM as printed"}.get(rule, rule.removeprefix("msam."))
 
 

@@ -15,6 +15,7 @@ from msam.recipes import recommended as setting
 
 HOME = Path(__file__).parents[2] / "benchmarks" / "evidence"
 MODULES = ("found", "recommended")
+FUSIONS = ("late", "early")
 WORLD = {**evidence.DIAL, "train_size": 128, "valid_size": 100, "test_size": 100, "bayes_samples": 100}
 
 
@@ -32,18 +33,20 @@ def made(tmp_path_factory):
         patch.setattr(setting, "HELD_OUT", {"dial": range(100, 102)})
         engine = engines.load("local")(workers=1)
         made.choose(engine)
-        told = made.gains(made.candidates())
-        best = max(told, key=lambda row: told[row])
-        rules = [row["sharpness"] for row in setting.candidates().rows.values()]
-        rule = next(r for r in rules if r != "none" and made.row_of(r) == best)
-        worst = next(r for r in rules if r != "none" and made.row_of(r) == min(told, key=lambda row: told[row]))
-        patch.setattr(setting, "SETTINGS", {**setting.SETTINGS, "sharpness": worst})
-        with pytest.raises(ValueError, match=f"candidates on validation choose {best}") as refused:
+        told = {fusion: made.gains(made.candidates(fusion)) for fusion in FUSIONS}
+        rules = [row["sharpness"] for row in setting.candidates("late").rows.values() if row["sharpness"] != "none"]
+
+        def of(fusion, rank):
+            row = rank(told[fusion], key=lambda row: told[fusion][row])
+            return next(rule for rule in rules if made.row_of(rule) == row)
+
+        patch.setattr(setting, "CHOSEN", {"late": of("late", max), "early": of("early", min)})
+        with pytest.raises(ValueError, match=f"For early fusion .* choose {made.row_of(of('early', max))}"):
             made.confirm(engine)
         assert not (made.PLACE / "confirmed").exists()
-        patch.setattr(setting, "SETTINGS", {**setting.SETTINGS, "sharpness": rule})
+        patch.setattr(setting, "CHOSEN", {fusion: of(fusion, max) for fusion in FUSIONS})
         made.confirm(engine)
-        yield SimpleNamespace(module=made, told=told, best=best, rule=rule, refused=refused)
+        yield SimpleNamespace(module=made, told=told)
         for name in MODULES:
             sys.modules.pop(name)
 
@@ -60,22 +63,20 @@ def of(records, **wanted):
 def test_a_gain_is_the_mean_best_validation_accuracy_0_where_it_diverged_less_that_of_joint_training(made):
     records = lines(made, "candidates")
 
-    def mean(found):
+    def mean(fusion, **rule):
+        found = [r for r in of(records, **rule) if r.header["config"]["fusion"]["name"] == fusion]
+        assert len(found) == 2
         return fmean(
-            fmean(
-                100 * max(line["valid"]["accuracy"] for line in one.epochs) if one.end["status"] == "finished" else 0.0
-                for one in found
-                if one.header["config"]["fusion"]["name"] == fusion
-            )
-            for fusion in ("late", "early")
+            100 * max(line["valid"]["accuracy"] for line in one.epochs) if one.end["status"] == "finished" else 0.0
+            for one in found
         )
 
-    joint = mean(of(records, name="none"))
-    for loss in ("weighted", "response"):
-        for rho in (0.1, 5.0):
-            found = of(records, name="msam", loss=loss, rho=rho)
-            name = f"joint-msam{'.loss=response' if loss == 'response' else ''}.rho={rho}-sgd"
-            assert made.told[name] == pytest.approx(mean(found) - joint)
+    for fusion in FUSIONS:
+        for loss in ("weighted", "response"):
+            for rho in (0.1, 5.0):
+                gain = mean(fusion, name="msam", loss=loss, rho=rho) - mean(fusion, name="none")
+                name = f"joint-msam{'.loss=response' if loss == 'response' else ''}.rho={rho}-sgd"
+                assert made.told[fusion][name] == pytest.approx(gain)
 
 
 def test_what_is_confirmed_ran_on_seeds_that_chose_nothing(made):
@@ -93,32 +94,33 @@ def test_seeds_of_choice_tuning_reports_and_confirmation_are_apart():
     assert sum(map(len, groups)) == len(set.union(*groups))
 
 
-def test_the_table_tells_the_test_accuracy_at_the_epoch_that_validation_chose(made):
-    table = made.module.confirmed_table()
-    for fusion, line in zip(("late", "early"), table[2:], strict=True):
-        runs = [r for r in of(lines(made, "confirmed"), name="none") if r.header["config"]["fusion"]["name"] == fusion]
-        runs = [r for r in runs if r.header["config"]["method"]["name"] == "joint"]
-        best = [max(r.epochs, key=lambda line: line["valid"]["accuracy"]) for r in runs]
-        mean = fmean(100 * epoch["test"]["accuracy"] for epoch in best)
-        heads = [cell.strip() for cell in table[0].split("|")]
-        cells = [cell.strip() for cell in line.split("|")]
-        assert cells[heads.index("joint")].startswith(f"{mean:.1f} ±")
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_the_table_tells_the_test_accuracy_at_the_epoch_that_validation_chose(made, fusion):
+    heads, _, line = ([cell.strip() for cell in row.split("|")] for row in made.module.confirmed_table(fusion))
+    runs = [r for r in of(lines(made, "confirmed"), name="none") if r.header["config"]["fusion"]["name"] == fusion]
+    runs = [r for r in runs if r.header["config"]["method"]["name"] == "joint"]
+    best = [max(r.epochs, key=lambda line: line["valid"]["accuracy"]) for r in runs]
+    mean = fmean(100 * epoch["test"]["accuracy"] for epoch in best)
+    assert line[heads.index("joint")].startswith(f"{mean:.1f} ±")
 
 
-def test_the_setting_without_climbing_costs_less_and_is_a_rival(made):
-    runs = of(lines(made, "confirmed"), rho=0.0)
-    climbing = of(lines(made, "confirmed"), rho=made.rule["rho"], name="msam", loss=made.rule.get("loss", "weighted"))
-    assert runs
-    assert climbing
-    assert max(r.end["passes_per_step"] for r in runs) < min(r.end["passes_per_step"] for r in climbing)
-    assert "without climbing" in made.module.confirmed_table()[0]
+def test_losses_of_modalities_without_climbing_are_a_rival_that_costs_less(monkeypatch):
+    rows = setting.confirmed("late", "dial").rows
+    assert setting.CHOSEN["late"]["loss"] == "response"
+    still = {**setting.CHOSEN["late"], "rho": 0.0}
+    assert any(row["sharpness"] == still for row in rows.values() if "sharpness" in row)
+    early = setting.confirmed("early", "dial").rows.values()
+    assert not any(row.get("sharpness", {}) != "none" and "rho=0.0" in str(row) for row in early)
 
 
-def test_it_is_a_recipe_that_trains_any_data():
-    assert recipes.names()[0] == "recommended"
-    found = recipes.config("recommended", data="dial", epochs=3)
+@pytest.mark.parametrize("name", ["recommended", "recommended-early"])
+def test_it_is_a_recipe_that_trains_any_data(name):
+    assert name in recipes.names()[:2]
+    fusion = "early" if name.endswith("early") else "late"
+    found = recipes.config(name, data="dial", epochs=3)
+    assert found.fusion["name"] == fusion
     assert found.sharpness is not None
-    assert {k: found.sharpness[k] for k in setting.SETTINGS["sharpness"]} == setting.SETTINGS["sharpness"]
-    changed = recipes.settings("recommended")
+    assert {k: found.sharpness[k] for k in setting.CHOSEN[fusion]} == setting.CHOSEN[fusion]
+    changed = recipes.settings(name)
     changed["sharpness"]["rho"] = 9.0
-    assert recipes.settings("recommended")["sharpness"]["rho"] != 9.0
+    assert recipes.settings(name)["sharpness"]["rho"] != 9.0

@@ -59,8 +59,8 @@ def list_(
 def _recipes() -> Table:
     """Return a table with a line for each dataset and fusion: the names are too many for one each."""
     table = Table("begins with", "what", "ends with", title="recipe", title_justify="left", show_lines=True)
-    made = recipes.recommended
-    table.add_row(made.NAME, Text(_summary(made)), "")
+    for name in recipes.recommended.RECIPES:
+        table.add_row(name, Text(_summary(recipes.recommended)), "")
     rows = [recipes.paper.found(name) for name in recipes.paper.names()]
     for (dataset, fusion), group in groupby(rows, key=lambda row: (row.dataset, row.fusion)):
         about = f"{recipes.paper.DATASETS[dataset].about}; {fusion} fusion"

@@ -13,10 +13,10 @@ from msam.train.config import laid_over
 def names() -> list[str]:
     """Return the names of all recipes.
 
-    >>> names()[:2], len(names())
-    (['recommended', 'paper/avmnist-late-agm'], 188)
+    >>> names()[:3], len(names())
+    (['recommended', 'recommended-early', 'paper/avmnist-late-agm'], 189)
     """
-    return [recommended.NAME, *paper.names()]
+    return [*recommended.RECIPES, *paper.names()]
 
 
 def settings(name: str) -> dict[str, Any]:
@@ -28,8 +28,8 @@ def settings(name: str) -> dict[str, Any]:
     >>> settings("paper/cremad-late-msam")["optimizer"]
     {'name': 'sgd', 'lr': 0.001, 'momentum': 0.9, 'weight_decay': 0.0001}
     """
-    if name == recommended.NAME:
-        return deepcopy(dict(recommended.SETTINGS))
+    if name in recommended.RECIPES:
+        return deepcopy(dict(recommended.RECIPES[name]))
     if name not in (known := names()):
         raise ValueError(
             f"Unknown recipe {name!r}.{checks.did_you_mean(name, known)} `msam list recipes` shows all {len(known)}."
