@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from msam import recipes, record
+from msam import record
 from msam.bench import engines
 from msam.recipes import evidence
 from msam.recipes import recommended as setting
@@ -86,14 +86,6 @@ def test_what_is_confirmed_ran_on_seeds_that_chose_nothing(made):
     assert not chose & confirmed
 
 
-def test_seeds_of_choice_tuning_reports_and_confirmation_are_apart():
-    chosen, tuned = set(setting.CHOICE_SEEDS), set(range(1000, 1003))
-    reported = set(range(20))
-    held = set(range(100, 120))
-    groups = [chosen, tuned, reported, held]
-    assert sum(map(len, groups)) == len(set.union(*groups))
-
-
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_the_table_tells_the_test_accuracy_at_the_epoch_that_validation_chose(made, fusion):
     heads, _, line = ([cell.strip() for cell in row.split("|")] for row in made.module.confirmed_table(fusion))
@@ -102,25 +94,3 @@ def test_the_table_tells_the_test_accuracy_at_the_epoch_that_validation_chose(ma
     best = [max(r.epochs, key=lambda line: line["valid"]["accuracy"]) for r in runs]
     mean = fmean(100 * epoch["test"]["accuracy"] for epoch in best)
     assert line[heads.index("joint")].startswith(f"{mean:.1f} ±")
-
-
-def test_losses_of_modalities_without_climbing_are_a_rival_that_costs_less(monkeypatch):
-    rows = setting.confirmed("late", "dial").rows
-    assert setting.CHOSEN["late"]["loss"] == "response"
-    still = {**setting.CHOSEN["late"], "rho": 0.0}
-    assert any(row["sharpness"] == still for row in rows.values() if "sharpness" in row)
-    early = setting.confirmed("early", "dial").rows.values()
-    assert not any(row.get("sharpness", {}) != "none" and "rho=0.0" in str(row) for row in early)
-
-
-@pytest.mark.parametrize("name", ["recommended", "recommended-early"])
-def test_it_is_a_recipe_that_trains_any_data(name):
-    assert name in recipes.names()[:2]
-    fusion = "early" if name.endswith("early") else "late"
-    found = recipes.config(name, data="dial", epochs=3)
-    assert found.fusion["name"] == fusion
-    assert found.sharpness is not None
-    assert {k: found.sharpness[k] for k in setting.CHOSEN[fusion]} == setting.CHOSEN[fusion]
-    changed = recipes.settings(name)
-    changed["sharpness"]["rho"] = 9.0
-    assert recipes.settings(name)["sharpness"]["rho"] != 9.0
