@@ -76,6 +76,7 @@ RECOMMENDED = {
     "choice_seeds": len(chosen_setting.CHOICE_SEEDS),
     "first_held_out": min(seeds[0] for seeds in chosen_setting.HELD_OUT.values()),
     "candidates": lambda fusion: "\n".join(recommended.candidates_table(fusion)),
+    "verdicts": lambda fusion: "\n".join(recommended.verdicts(fusion)),
     "confirmed": lambda fusion: "\n".join(recommended.confirmed_table(fusion)),
 }
 QUESTIONS = ("Where", "Row", "Against", "Measure", "Pairs", "Difference", "95 % interval (BCa)", "p (Holm)", "Reading")

@@ -120,6 +120,19 @@ def confirmed_table(fusion: str) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
+def verdicts(fusion: str) -> list[str]:
+    """Return in how many places the choice is shown to be above each rival, and in how many below, a line for each."""
+    told: dict[str, list[stats.Comparison]] = {}
+    for _, rival, comparison in comparisons(fusion):
+        told.setdefault(rival, []).append(comparison)
+    lines = []
+    for rival, found in told.items():
+        shown = [c.mean for c in found if c.p_holm < stats.LEVEL]
+        above, below = sum(mean > 0 for mean in shown), sum(mean < 0 for mean in shown)
+        lines.append(f"- {short(rival)}: above in {above} of {len(found)} places, below in {below}")
+    return lines
+
+
 def place_name(place: str) -> str:
     """Return a place in words.
 
