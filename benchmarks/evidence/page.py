@@ -1,5 +1,6 @@
 """docs/evidence.md: its words stand in the template, every number in them comes from the records."""
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -193,7 +194,7 @@ def _row(grid: Found, row: str, against_joint: stats.Comparison | None, slow: bo
     c = against_joint
     lost = grid.diverged[row]
     cells = [
-        _short(row.removesuffix("-sgd").split("-", 2)[-1]).replace("-sgd", ""),
+        _short(_apart(grid, row) + row.removesuffix("-sgd").split("-", 2)[-1]).replace("-sgd", ""),
         f"{len(grid.rows[row])}" + (f" ({lost} diverged)" if lost else ""),
         _pm(grid.summary(row, found.accuracy), 1),
         f"{c.mean:+.2f}" if c else "",
@@ -205,6 +206,28 @@ def _row(grid: Found, row: str, against_joint: stats.Comparison | None, slow: bo
         cells.append(f"{grid.summary(row, found.dominance).mean:.0f}")
     cells += [_pm(grid.summary(row, found.tau), 3), f"{_passes(grid, row):.2f}", _settings(grid, row)]
     return tuple(cells)
+
+
+def _apart(grid: Found, row: str) -> str:
+    """Return what tells a row's data from those of other rows of its grid, `modalities=3|`; nothing where all are alike.
+
+    Every option that differs is named by itself; data have it whole in the names of their rows, between the first points.
+    """
+    data = {name: name.split("-")[0].split(".", 1)[-1] for name in grid.rows}
+    if len(set(data.values())) < 2:
+        return ""
+    parts = {name: set(_options(text)) for name, text in data.items()}
+    common = set.intersection(*parts.values())
+    return ".".join(option for option in _options(data[row]) if option not in common) + "|"
+
+
+def _options(text: str) -> list[str]:
+    """Return the options in the name of data.
+
+    >>> _options("shuffle=True.signal=(1.0,3.0)")
+    ['shuffle=True', 'signal=(1.0,3.0)']
+    """
+    return re.split(r"\.(?=[a-z_]+=)", text)
 
 
 def _passes(grid: Found, row: str) -> float:
@@ -227,7 +250,14 @@ def _pm(summary: stats.Summary, digits: int) -> str:
 
 
 def _short(name: str) -> str:
-    """Return a row's name as the page has it: the method, unless it is joint and a rule is used, and the rule."""
+    """Return a row's name as the page has it: the method, unless it is joint and a rule is used, and the rule.
+
+    >>> _short("joint-msam"), _short("modalities=3|mmpareto-sam")
+    ('msam', 'modalities=3: mmpareto + sam')
+    """
+    data, _, name = name.rpartition("|")
+    if data:
+        return f"{data}: {_short(name)}"
     head, _, control = name.partition(" ")
     method, _, rule = head.removesuffix("-sgd").partition("-")
     word = {"none": method}.get(rule, rule if method == "joint" else f"{method} + {rule}")
