@@ -184,7 +184,7 @@ def test_what_is_not_present_counts_as_absent():
     exactly(found["accuracy"], evaluate(net, split)["modalities"]["m0"]["zeroed"])
 
 
-@pytest.mark.parametrize("target", [torch.zeros(20), torch.zeros(20, 3, dtype=torch.long), torch.zeros(20, 3)])
+@pytest.mark.parametrize("target", [torch.zeros(20), torch.zeros(20, 3, dtype=torch.long), torch.rand(20, 3)])
 def test_targets_that_do_not_fit_the_logits_are_refused(target):
     net, split = learned("late", 20)
     with pytest.raises(ValueError, match=r"`target` must be .* received \(20.* for logits \(20, 4\)"):
