@@ -1,6 +1,7 @@
 """The three kinds of task: each rating against its definition, and the task that a target tells."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from msam import shapley, tasks
+import msam
+from msam import data, shapley, tasks
 from msam.tasks._targets import warn_unless_standardised
+from msam.train import config, train
 
 SINGLE, MULTI, NUMBERS = (tasks.load(name) for name in ("single-label", "multi-label", "regression"))
 
@@ -234,3 +237,18 @@ class TestWhatIsAskedOfData:
     )
     def test_of_anything_else_nothing_is_said(self, target):
         warn_unless_standardised(target)
+
+    def test_a_monitor_warns_of_them_at_its_first_look_alone(self):
+        model = msam.MultimodalModel({"a": torch.nn.Identity()}, msam.SumFusion({"a": 2}, 1))
+        monitor, x, y = msam.Monitor(model, every=1), {"a": torch.randn(32, 2)}, 50 + torch.randn(32)
+        with pytest.warns(UserWarning, match="should be standardised"):
+            monitor(x, y)
+        assert monitor(x, y) is not None  # warnings are errors here
+
+    def test_a_run_warns_of_them_before_it_begins(self, tmp_path, monkeypatch):
+        world = data.load("dial")(train_size=64, valid_size=32, test_size=32, bayes_samples=50, task="regression")
+        splits = {name: getattr(world, name) for name in ("train", "valid", "test")}
+        far = replace(world, **{name: replace(part, target=part.target + 50) for name, part in splits.items()})
+        monkeypatch.setattr("msam.train.parts.dataset", lambda _: far)
+        with pytest.warns(UserWarning, match="should be standardised"):
+            train(config(data="dial", epochs=1, optimizer={"lr": 1e-4}), tmp_path)

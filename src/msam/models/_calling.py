@@ -63,6 +63,8 @@ def logits_of(returned: Any, field: str | None = None) -> Tensor:
     >>> import torch
     >>> logits_of((torch.zeros(4, 3), "more")).shape
     torch.Size([4, 3])
+    >>> logits_of(torch.zeros(4)).shape
+    torch.Size([4, 1])
     """
     found = _found(returned, field)
     if isinstance(found, Tensor) and found.dim() == 1:
