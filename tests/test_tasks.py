@@ -245,6 +245,13 @@ class TestWhatIsAskedOfData:
             monitor(x, y)
         assert monitor(x, y) is not None  # warnings are errors here
 
+    def test_a_monitor_takes_rare_labels_as_floats_for_no_numbers(self):
+        model = msam.MultimodalModel({"a": torch.nn.Identity()}, msam.SumFusion({"a": 2}, 1))
+        rare = torch.zeros(64)
+        rare[0] = 1.0
+        monitor = msam.Monitor(model, every=1, task="multi-label")
+        assert monitor({"a": torch.randn(64, 2)}, rare) is not None  # warnings are errors here
+
     def test_a_run_warns_of_them_before_it_begins(self, tmp_path, monkeypatch):
         world = data.load("dial")(train_size=64, valid_size=32, test_size=32, bayes_samples=50, task="regression")
         splits = {name: getattr(world, name) for name in ("train", "valid", "test")}

@@ -132,7 +132,7 @@ class Monitor:
         logits, looked_at = self._coalitions(inputs, target, features)
         rows, outputs = logits.shape[1:]
         self._told.tell(target, outputs)  # by the whole batch: few samples could be of two tasks
-        if not self.history:
+        if not self.history and self._told.task.name == "regression":
             warn_unless_standardised(target)
         fitting = self._told.checked(looked_at, rows, outputs)
         found = shapley.contributions(logits, fitting, value=self.value, task=self._told.task.name)
